@@ -4,27 +4,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick bench reference api dynamo gpu slurm clean
+.PHONY: demo test quick faults bench reference api dynamo gpu slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split load.mode=capacity study.n_trials=12
 
 test: $(STAMP) dynamo slurm   ## lint, types, layers and every test; coverage by the quick ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "slow and not faults"
 
 quick: $(STAMP)         ## the tests without the slow ones, about a minute
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
+faults: $(STAMP) slurm  ## every fault at every stage of a trial, every file damaged, an hour; docs/notes/fault-matrix.md
+	-$(BIN)/python -m pytest -n 2 --dist load tests/slurm/test_faults.py tests/slurm/test_fault_patches.py tests/cli/test_simulated_faults.py --junitxml=build/faults.xml
+	$(BIN)/python tests/support/fault_table.py build/faults.xml
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/cli/test_damaged_files.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=explore tests/records/test_fuzzed_records.py
+
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
 	$(BIN)/python benchmarks/search_regret.py
 
-reference: $(STAMP)     ## docs/reference/settings.md, metrics.md and ranking.md, from the code
+reference: $(STAMP)     ## settings, metrics, failures, ranking and run-checks of docs/reference, from the code
 	$(BIN)/python scripts/write_reference.py
 
 api: $(STAMP)           ## the API reference in build/api, from the docstrings
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/python -m pdoc --docformat numpy --no-show-source --output-directory build/api tune
+	$(BIN)/python scripts/write_api.py build/api
 
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo

@@ -1,4 +1,4 @@
-"""Measure how long a study takes to suggest, observe and record a trial, by the number of trials so far.
+"""Measure the processor time to suggest, observe and record a trial, by the number of trials so far.
 
     python benchmarks/ask_time.py [--trials 10 50 200] [--searches surrogate tpe]
 
@@ -39,16 +39,16 @@ def outcome(number: int, qps: float) -> Outcome:
     facts = TrialFacts(number, "made up")
     start = judge_unmeasured("infeasible", SETTINGS.trial_spec, "made up", facts)
     pools = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
-    capacity = CapacityQps(low=qps, high=None, estimate=qps, censored=False, **pools)
+    capacity = CapacityQps(low=qps, high=None, estimate=qps, stopped_early=False, **pools)
     measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}
     return start.model_copy(update=measured | {"capacity_qps": capacity})
 
 
 def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
-    """Return the seconds of each trial: suggest, observe, and write the records."""
+    """Return the seconds of the processor of each trial: suggest, observe, and write the records."""
     draws, seconds, ids = np.random.default_rng(0), [], {}
     for number in range(most):
-        began = time.perf_counter()
+        began = time.process_time()
         suggestion = proposer.suggest(number)
         if isinstance(suggestion, SearchEnd):
             break
@@ -62,7 +62,7 @@ def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
         posterior = proposer.summarise(ids)
         if posterior:
             write_posterior(folder.root, posterior)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return seconds
 
 
@@ -82,9 +82,9 @@ def main() -> None:
         study = SETTINGS.study.model_copy(update={"min_gain": 0.0})
         settings = SETTINGS.model_copy(update={"study": study})
         problem = SearchProblem(settings.sweep.space, search, 0, settings=settings, sweep=settings.sweep)
-        began = time.perf_counter()
+        began = time.process_time()
         proposer = make_proposer(problem)
-        prepared_s = time.perf_counter() - began
+        prepared_s = time.process_time() - began
         with tempfile.TemporaryDirectory() as folder:
             seconds = times(proposer, StudyFolder(Path(folder)), max(options.trials))
         cells = (f"{median(seconds[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)

@@ -64,7 +64,7 @@ def measured(problem: Problem, spec: TrialSpec, number: int, guess: float) -> Ou
         for role in ("prefill", "decode")
     }
     start = judge_unmeasured("infeasible", spec, "made up", TrialFacts(number, "made up"))
-    capacity = CapacityQps(low=qps, high=None, estimate=noise * qps, censored=False, **pools)
+    capacity = CapacityQps(low=qps, high=None, estimate=noise * qps, stopped_early=False, **pools)
     return start.model_copy(update={"status": "measured", "feasible": qps > 0, "capacity_qps": capacity})
 
 

@@ -30,7 +30,7 @@ from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.bind import bind_point
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
@@ -105,7 +105,7 @@ def random_rack(draws: np.random.Generator) -> Calibration:
 def run(spec: TrialSpec, rack: Calibration, qps: float, shuffle: int) -> RequestLog:
     """Simulate a run of full length."""
     load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": shuffle})
-    return simulate(spec.model_copy(update={"load": load}), rack)
+    return simulate_serving(spec.model_copy(update={"load": load}), rack)
 
 
 def max_late(log: RequestLog, spec: TrialSpec) -> int:
@@ -137,11 +137,11 @@ def true_capacity_qps(spec: TrialSpec, rack: Calibration, count: int = SHUFFLES)
     return low
 
 
-class Deployment:
-    """Serve the probes of a search by `serve` and add up in `held_s` what they take, drained."""
+class SimulatedDeployment:
+    """Serve the probes of a search by `serve` and add up in `occupied_s` what they take, drained."""
 
     def __init__(self, spec: TrialSpec, serve: Callable[[TrialSpec], RequestLog]) -> None:
-        self.spec, self.serve, self.held_s = spec, serve, 0.0
+        self.spec, self.serve, self.occupied_s = spec, serve, 0.0
 
     def measure(self, plan: ProbePlan) -> tuple[RequestLog, bool]:
         """Run a probe; return its requests and whether it held."""
@@ -151,9 +151,9 @@ class Deployment:
         futility = find_futility(log, self.spec.slo, load.expected_queries) if plan.queries is None else None
         if futility:
             begun = log.scheduled_ns <= futility.after_ns
-            self.held_s += float(log.done_ns[begun].max()) / 1e9
+            self.occupied_s += float(log.done_ns[begun].max()) / 1e9
             return first_requests(log, futility.queries), False
-        self.held_s += float(log.done_ns.max()) / 1e9
+        self.occupied_s += float(log.done_ns.max()) / 1e9
         return log, max_late(log, self.spec) <= late_allowed(len(log))
 
 
@@ -169,10 +169,11 @@ def search(
 ) -> SearchResult:
     """Search one configuration with one shuffle, and once more for each rate to beat."""
     spec = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": seed})})
-    deployment, probes, result = Deployment(spec, partial(simulate, calibration=rack)), [], None
+    deployment = SimulatedDeployment(spec, partial(simulate_serving, calibration=rack))
+    probes, result = [], None
     for step in search_capacity(spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure):
         if isinstance(step, ProbeVerdict):
-            verdict = "held" if step.slo_held else "missed"
+            verdict = "held" if step.slo_met else "missed"
             probes.append(f"{step.plan.target_qps:.2f} {verdict if step.plan.queries is None else 'short'}")
         else:
             result = step
@@ -182,7 +183,7 @@ def search(
         logs = list(shuffles(spec, rack, result.verified_qps))
         late = sum(np.array([each.sum() for each in late_requests(log, spec.slo)]) for log in logs)
         late_frac = float(np.max(late)) / sum(map(len, logs))
-        cost = deployment.held_s / (float(run(spec, rack, result.verified_qps, seed).done_ns.max()) / 1e9)
+        cost = deployment.occupied_s / (float(run(spec, rack, result.verified_qps, seed).done_ns.max()) / 1e9)
     stopped_early = tuple(stops_early(spec, rack, true_qps * beat) for beat in beats)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
     rates = true_qps, result.capacity_qps, result.verified_qps
@@ -191,12 +192,12 @@ def search(
 
 def stops_early(spec: TrialSpec, rack: Calibration, early_stop_qps: float) -> bool:
     """Return whether the search ends before its first full run, since `early_stop_qps` is out of reach."""
-    deployment = Deployment(spec, partial(simulate, calibration=rack))
+    deployment = SimulatedDeployment(spec, partial(simulate_serving, calibration=rack))
     for step in search_capacity(
         spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure, early_stop_qps
     ):
         if isinstance(step, CapacityResult) or step.plan.queries is None:
-            return isinstance(step, CapacityResult) and step.censored
+            return isinstance(step, CapacityResult) and step.stopped_early
     raise AssertionError("a search ends with a result")
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
-from capacity import Deployment
+from capacity import SimulatedDeployment
 from synthetic_racks.capacity_tables import read_prior, read_set
 from synthetic_racks.racks import Rack, draw_rack
 from synthetic_racks.space import CONFIGURATIONS, PRIOR, Configuration
@@ -36,7 +36,7 @@ from tune.capacity.search import CapacityResult, search_capacity
 from tune.capacity.shuffle_noise import shuffle_noise
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.records.requests import RequestLog
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.trial import TrialSpec
 
 CONFIGURATIONS_PER_RACK, REPEATS, FRESH_RUNS = 2, 3, 50
@@ -102,7 +102,7 @@ def serve(rack: Rack, slowness: float, spec: TrialSpec) -> RequestLog:
     """Simulate a run on a deployment whose steps take `slowness` times as long."""
     calibration = rack.calibration(spec)
     scales = {name: getattr(calibration, name) * slowness for name in ("prefill_scale", "decode_scale")}
-    return simulate(rack.deployed(spec), calibration.model_copy(update=scales))
+    return simulate_serving(rack.deployed(spec), calibration.model_copy(update=scales))
 
 
 def with_shuffle(spec: TrialSpec, shuffle_seed: int, target_qps: float | None = None) -> TrialSpec:
@@ -119,7 +119,7 @@ def repeats(
         spec = with_shuffle(configuration.spec, 100 * repeat)
         served = partial(serve, rack, float(np.exp(draws.normal(0, noise))))
         forecast = SimulatorForecast(spec, PRIOR)
-        *_, result = search_capacity(spec.load, forecast, Deployment(spec, served).measure)
+        *_, result = search_capacity(spec.load, forecast, SimulatedDeployment(spec, served).measure)
         assert isinstance(result, CapacityResult)
         yield result, forecast.fitted
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from capacity import Deployment
+from capacity import SimulatedDeployment
 from rich.progress import track
 from synthetic_racks.racks import Rack, draw_rack
 from synthetic_racks.space import CONFIGURATIONS, PRIOR
@@ -31,7 +31,7 @@ from synthetic_racks.true_capacities import find_capacity, holds
 from tune.capacity.search import CapacityResult, search_capacity
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO, SimulatorForecast
 from tune.records.requests import RequestLog
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
@@ -56,7 +56,7 @@ class SearchCost:
 
 def serve(rack: Rack, spec: TrialSpec) -> RequestLog:
     """Simulate a trial on a rack."""
-    return simulate(rack.deployed(spec), rack.calibration(spec))
+    return simulate_serving(rack.deployed(spec), rack.calibration(spec))
 
 
 def true_capacity_qps(rack: Rack, spec: TrialSpec) -> float:
@@ -99,7 +99,7 @@ def search_each(task: tuple[int, int]) -> list[SearchCost]:
     other = int(np.argmax(pools))
     costs = []
     for early_stop_frac in (0.0, *EARLY_STOP_FRACS):
-        deployment, result = Deployment(spec, partial(serve, rack)), None
+        deployment, result = SimulatedDeployment(spec, partial(serve, rack)), None
         early_stop_qps = early_stop_frac * true_qps or None
         for step in search_capacity(
             spec.load, SimulatorForecast(spec, PRIOR), deployment.measure, early_stop_qps
@@ -108,13 +108,13 @@ def search_each(task: tuple[int, int]) -> list[SearchCost]:
         assert result, "a search ends with a result"
         estimated = (result.prefill_capacity_qps, result.decode_capacity_qps)[other] / pools[other]
         figures = (
-            deployment.held_s / full_s,
+            deployment.occupied_s / full_s,
             result.capacity_qps / true_qps,
             pools[other] / true_qps,
             estimated,
         )
         rounded = (round(figure, 4) for figure in figures)
-        costs.append(SearchCost(seed, early_stop_frac, result.censored, *rounded))
+        costs.append(SearchCost(seed, early_stop_frac, result.stopped_early, *rounded))
     return costs
 
 

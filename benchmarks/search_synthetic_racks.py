@@ -129,11 +129,11 @@ def gpu_hours(index: int, qps: float | None, runs: float) -> float:
     A rate of 0 stands for that of the reference, None for a crash.
     """
     spec = CONFIGURATIONS[index].spec
-    held_s = CRASH_S
+    occupied_s = CRASH_S
     if qps is not None:
         load = spec.load.at(qps or spec.load.target_qps)
-        held_s = BRING_UP_S + runs * load.expected_queries / load.target_qps
-    return spec.hardware.gpus * held_s / 3600
+        occupied_s = BRING_UP_S + runs * load.expected_queries / load.target_qps
+    return spec.hardware.gpus * occupied_s / 3600
 
 
 def run(

@@ -29,7 +29,7 @@ from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.core.arrays import FloatArray, IntArray
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.load import Load
 from tune.spec.trial import TrialSpec
@@ -78,7 +78,7 @@ def probe(spec: TrialSpec, rack: Calibration, qps: float, shuffle: int) -> Reque
     """Simulate a short probe."""
     load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": shuffle})
     short = load.sample(short_run_queries(spec.load.expected_queries))
-    return simulate(spec.model_copy(update={"load": short}), rack)
+    return simulate_serving(spec.model_copy(update={"load": short}), rack)
 
 
 def length_lines(load: Load, shuffles: int = 1000) -> Sequence[str]:

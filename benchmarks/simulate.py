@@ -32,7 +32,7 @@ from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
 from tune.loadgen.latencies import answered, latencies, percentiles_s
 from tune.records.folders import PROBE_FOLDER
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.metrics import TPOT, TTFT
 from tune.spec.trial import TrialSpec
@@ -89,7 +89,7 @@ def print_memory(count: int) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak: man 5 proc
     before = held_bytes()
     if count:
-        simulate(with_queries(spec, count), calibration)
+        simulate_serving(with_queries(spec, count), calibration)
     else:
         whole_trial(spec, calibration)
     print(f"{(peak_bytes() - before) / 1e6:.0f}")
@@ -111,21 +111,26 @@ def print_speed(counts: tuple[int, ...]) -> None:
         rates = f"{count / seconds:12.0f}{seconds / count * 1e6:10.2f}"
         print(f"{count:10}{seconds:10.4f}{rates}{memory:>6}  {what}".rstrip(), flush=True)
 
-    line(queries, best_s(lambda: simulate(spec, calibration)), memory_mb(queries), "default trial, simulated")
+    line(
+        queries,
+        best_s(lambda: simulate_serving(spec, calibration)),
+        memory_mb(queries),
+        "default trial, simulated",
+    )
     shuffles = whole_trial(spec, calibration)
     whole_s = best_s(lambda: whole_trial(spec, calibration))
     what = f"whole trial: logs, parsing, {shuffles} shuffles; {1 / whole_s:.1f} trials/s"
     line(queries * shuffles, whole_s, memory_mb(0), what)
     for count in counts:
         longer = with_queries(spec, count)
-        line(count, best_s(lambda longer=longer: simulate(longer, calibration)), memory_mb(count), "")  # type: ignore[misc]
+        line(count, best_s(lambda longer=longer: simulate_serving(longer, calibration)), memory_mb(count), "")  # type: ignore[misc]
 
 
 def print_beside(program: str) -> None:
     """Print what both simulators predict for the arrivals and lengths of the default trial."""
     spec, calibration = shipped()
-    log = simulate(spec, calibration)
-    seconds = best_s(lambda: simulate(spec, calibration))
+    log = simulate_serving(spec, calibration)
+    seconds = best_s(lambda: simulate_serving(spec, calibration))
     times = latencies(log, answered(log))
     ttft, tpot = percentiles_s(times[TTFT]), percentiles_s(times[TPOT])
     assert ttft is not None

@@ -10,7 +10,7 @@ import numpy as np
 from tune.analysis.slo import late_requests
 from tune.config import compose_overrides
 from tune.loadgen.early_stopping import late_allowed
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.bind import Point
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
@@ -88,7 +88,7 @@ def draw_problem(number: int) -> Problem:
 
 def holds(problem: Problem, spec: TrialSpec, qps: float, pool: Role | None = None) -> bool:
     """Return whether a run of `spec` at `qps` holds the SLO, with both pools or one alone."""
-    log = simulate(spec.model_copy(update={"load": spec.load.at(qps)}), problem.calibration, pool)
+    log = simulate_serving(spec.model_copy(update={"load": spec.load.at(qps)}), problem.calibration, pool)
     return max(int(late.sum()) for late in late_requests(log, spec.slo)) <= late_allowed(len(log))
 
 

@@ -1,120 +1,29 @@
 #!/usr/bin/env bash
 # One run on two GPUs of one machine, end to end by tune itself: preflight, a trial at a fixed rate, a search for the
-# highest rate on one deployment of Dynamo and vLLM (1 prefill and 1 decode worker, 24 layers of Llama-3.1-70B with
-# random weights). About seven minutes on two H200. Needs no network, etcd, NATS or checkpoint.
+# highest rate on one deployment. About seven minutes on two H200.
 #
-#   scripts/gpu_run.sh FOLDER            FOLDER: what the run leaves; its progress.log grows as it goes
+#   scripts/gpu_run.sh FOLDER            FOLDER: what the run leaves
 #
-# From the environment, each optional:
-#   PYTHON        the interpreter that has tune                      python3
-#   TUNE_PATH     PYTHONPATH of tune and its packages
-#   ENGINE_PYTHON the interpreter that has Dynamo and vLLM           $PYTHON
-#   ENGINE_PATH   PYTHONPATH of Dynamo, vLLM and NIXL
-#   LIMIT_S       seconds after which all is stopped                 540
-#   OVERRIDES     further settings of tune, for both trials, such as "load.target_qps=5"
-#
+# What it deploys, and what it takes from the environment: gpu_environment.sh.
 # Exit code: 0 where both trials were measured, else that of tune. Everything that was started ends with the script.
 set -uo pipefail
 FOLDER=${1:?"usage: scripts/gpu_run.sh FOLDER"}
-PYTHON=$(command -v "${PYTHON:-python3}") || { echo "no interpreter ${PYTHON:-python3}" >&2; exit 2; }
-ENGINE_PYTHON=$(command -v "${ENGINE_PYTHON:-$PYTHON}") || { echo "no interpreter $ENGINE_PYTHON" >&2; exit 2; }
-ROOT=$(cd "$(dirname "$0")/.." && pwd)
-LIMIT_S=${LIMIT_S:-540}
-mkdir -p "$FOLDER"
-FOLDER=$(cd "$FOLDER" && pwd)
-SCRATCH=$(mktemp -d)
-BEGAN_S=$SECONDS
-export PYTHONPATH="$ROOT${TUNE_PATH:+:$TUNE_PATH}"
-
-say() { printf '%s +%ds %s\n' "$(date -u +%H:%M:%S)" $((SECONDS - BEGAN_S)) "$*" | tee -a "$FOLDER/progress.log"; }
-
-# The engine's interpreter with its own PYTHONPATH, where cluster.dynamo_venv looks for it.
-mkdir -p "$SCRATCH/engine/bin"
-{
-  echo '#!/bin/sh'
-  for name in LD_LIBRARY_PATH CUDA_HOME; do
-    [[ -n ${!name:-} ]] && printf 'export %s=%q\n' "$name" "${!name}"
-  done
-  [[ -n ${ENGINE_PATH:-} ]] && printf 'export PYTHONPATH=%q\n' "$ENGINE_PATH"
-  printf 'exec %q "$@"\n' "$ENGINE_PYTHON"
-} > "$SCRATCH/engine/bin/python3"
-chmod +x "$SCRATCH/engine/bin/python3"
-
-DEPLOYMENT=(
-  stack=dynamo_vllm cluster=local hardware=h200_x2 split=1p1d model=llama3_1_70b_24layers
-  prefill=vllm_one_gpu decode=vllm_one_gpu "cluster.dynamo_venv=$SCRATCH/engine"
-  cluster.deadlines.quiet_s=150 cluster.deadlines.ready_s=300
-  +prefill.env.UCX_TLS=\'cuda_ipc,cuda_copy,tcp,self,sm\' +decode.env.UCX_TLS=\'cuda_ipc,cuda_copy,tcp,self,sm\'
-  +prefill.env.VLLM_USE_FLASHINFER_SAMPLER=0 +decode.env.VLLM_USE_FLASHINFER_SAMPLER=0
-  load=fixed load.dataset.inputs.tokens=512 load.dataset.outputs.tokens=128
-  load.concatenate_permutation=false load.request_timeout_s=60 load.response_timeout_s=120
-  slo.ttft_p99_s=1 slo.tpot_p99_s=0.05 "runs_dir=$SCRATCH/runs" "reports_dir=$SCRATCH/reports"
-)
+# shellcheck source=scripts/gpu_environment.sh
+. "$(dirname "$0")/gpu_environment.sh"
+TRIAL+=("${ON_GPUS[@]}")
 FIXED=(study.name=fixed load.mode=fixed load.target_qps=15 load.min_queries=470 load.min_duration_s=20)
 CAPACITY=(
   study.name=capacity load.mode=capacity load.target_qps=20 load.resolution=0.05 load.min_queries=470
   load.min_duration_s=10
 )
-RUNNING=
 
-# run NAME SECONDS WORD...: a command of tune in a session of its own, its output in NAME.log and here.
-run() {
-  local name=$1 limit_s=$2 code
-  shift 2
-  say "$name begins"
-  # shellcheck disable=SC2086  (OVERRIDES is a list of words)
-  timeout --signal=INT --kill-after=40 "$limit_s" "$PYTHON" -m tune "$@" ${OVERRIDES:-} \
-    > >(tee "$FOLDER/$name.log") 2>&1 &
-  RUNNING=$!
-  wait "$RUNNING"
-  code=$?
-  RUNNING=
-  say "$name ends with exit code $code"
-  return "$code"
-}
-
-# Copies what the trials left, logs in brief.
-pack() {
-  local trial log
-  (cd "$SCRATCH/runs" 2> /dev/null && find . -type f \( -name '*.json' -o -name '*.jsonl' -o -name '*.npz' \
-    -o -name commands -o -name environment -o -name 'mlperf_log_summary.txt' \) -not -path '*/plan/model/*' \
-    -exec cp --parents {} "$FOLDER" \;)
-  for log in "$SCRATCH"/runs/*/t*/raw/*/logs/*.out; do
-    [[ -e $log ]] || continue
-    trial=${log#"$SCRATCH/runs/"}
-    mkdir -p "$FOLDER/$(dirname "$trial")"
-    [[ $log == *_w[0-9]*.out ]] && "$PYTHON" -m tune.engines.dynamo_vllm "$log" | gzip > "$FOLDER/${trial%.out}_steps.csv.gz"
-    { head -c 40000 "$log"; echo; echo '...'; tail -c 40000 "$log"; } > "$FOLDER/$trial"
-  done
-  cp -r "$SCRATCH/reports" "$FOLDER/" 2> /dev/null
-  nvidia-smi --query-gpu=name,memory.used --format=csv > "$FOLDER/gpus_after.txt" 2>&1
-}
-
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  if [[ -n $RUNNING ]]; then
-    kill -INT "$RUNNING" 2> /dev/null
-    wait "$RUNNING"
-  fi
-  pack
-  say "everything is in $FOLDER; exit code $code"
-  rm -rf "$SCRATCH"
-  exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-nvidia-smi > "$FOLDER/machine.txt" 2>&1
-say "tune of $ROOT with $PYTHON, engine with $ENGINE_PYTHON"
-run preflight 60 preflight "${DEPLOYMENT[@]}" "${FIXED[@]}" || exit
+run preflight 60 preflight "${FIXED[@]}" || exit
 CODE=0
-run fixed $((LIMIT_S / 2)) "${DEPLOYMENT[@]}" "${FIXED[@]}" || CODE=$?
-LEFT_S=$((LIMIT_S - (SECONDS - BEGAN_S) - 30))
-if ((LEFT_S > 60)); then
-  run capacity "$LEFT_S" "${DEPLOYMENT[@]}" "${CAPACITY[@]}" || CODE=$?
+run fixed $((LIMIT_S / 2)) run "${FIXED[@]}" || CODE=$?
+if (($(left_s) > 90)); then
+  run capacity $(($(left_s) - 30)) run "${CAPACITY[@]}" || CODE=$?
 else
-  say "no time left for the search: $LEFT_S s"
+  say "no time left for the search: $(left_s) s"
   CODE=3
 fi
 exit "$CODE"

@@ -1,4 +1,4 @@
-"""Write settings.md, metrics.md and ranking.md into docs/reference, or into the folder given as argument."""
+"""Write the generated pages of docs/reference there, or into the folder given as argument."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from tune.cli.failures_reference import render_failures
 from tune.cli.metrics_reference import render_metrics
 from tune.cli.settings_reference import render_markdown
 from tune.report.ranking_csv import render_columns
+from tune.report.run_checks_page import render_checks
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -28,4 +30,6 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     (folder / "settings.md").write_text(render_markdown(shipped_values()), encoding="utf-8")
     (folder / "metrics.md").write_text(render_metrics(), encoding="utf-8")
+    (folder / "failures.md").write_text(render_failures(), encoding="utf-8")
     (folder / "ranking.md").write_text(render_columns(), encoding="utf-8")
+    (folder / "run-checks.md").write_text(render_checks(), encoding="utf-8")

@@ -12,11 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from support.fake_deployment import consecutive_ports, free_ports
+from support.required import cannot, cannot_run_slurm
 from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
 from tune.config import compose_overrides
@@ -29,8 +30,9 @@ MakeSpec = Callable[..., TrialSpec]
 gc.set_threshold(100_000)  # as tune does: looking for garbage among what stays takes a sixth of the time
 sys.dont_write_bytecode = False  # hundreds of processes that tests start read what the first one compiled
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-hypothesis_settings.register_profile("no deadline", deadline=None)  # no test asserts wall-clock time
-hypothesis_settings.load_profile("no deadline")
+hypothesis_settings.register_profile("explore", deadline=None)  # no test asserts wall-clock time
+hypothesis_settings.register_profile("same examples", deadline=None, derandomize=True, database=None)
+hypothesis_settings.load_profile("same examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,13 +75,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def root() -> Path:
     """Return the root of the checkout."""
     return Path(__file__).parents[1]
-
-
-def cannot(reason: str) -> NoReturn:
-    """Skip a test that this machine cannot run; fail in CI, where everything has to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture
@@ -130,7 +125,7 @@ def _rack(*, accounting: bool) -> Iterator[SlurmRack]:
         try:
             rack = stack.enter_context(slurm_rack(accounting=accounting))
         except NoSlurm as reason:
-            cannot(str(reason))
+            cannot_run_slurm(reason)
         yield rack
 
 

@@ -103,6 +103,7 @@ def test_the_documents_hold_many_commands() -> None:
         "docs/how-to/confirm.md": 2,
         "docs/how-to/limits.md": 2,
         "docs/how-to/notebook.md": 2,
+        "docs/how-to/steps.md": 2,
         "docs/how-to/surrogate.md": 4,
         "docs/how-to/your-deployment.md": 12,
     }
@@ -304,12 +305,14 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
         ("simulate.py", [], "default trial"),
         ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
+        ("two_published_runs.py", ["--shuffles", "2"], "2 of 2 shuffles"),
         ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
         ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
         ("render_recipes.py", ["tests/data/recipes"], "whole, 0 broken, 0 differs, 0 refused"),
         ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
         ("startup_time.py", ["--pairs", "1"], "imports    CPU"),
         ("ask_time.py", ["--trials", "3", "--searches", "surrogate"], "ms at 3;"),
+        ("long_study.py", ["--trials", "3", "--log-lines", "1000"], "action=parse, 0 MB"),
         ("page_open_time.py", ["--trials", "20", "--times", "1"], "ms median"),
         ("capacity_study_time.py", ["--trials", "1"], "pools kept     1 trials"),
         (
@@ -324,6 +327,9 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
         ),
         ("guaranteed_rates.py", ["--racks", "1", "--processes", "1"], "of fresh runs held"),
         ("calibration_of_search.py", ["best", "--problems", "0"], "10 dimensions"),
+        ("gpu_predictions.py", [], "capacity, queries/s: 27.53 / 27.79  -1%"),
+        ("gpu_predictions.py", ["--gaps"], "us a token, none off by more than 0.34 ms"),
+        ("gpu_predictions.py", ["--rack", "h200_x2_stalls"], "| fresh | 238 / 213  +12% |"),
     ],
 )
 def test_the_documented_benchmarks_run(script: str, words: list[str], output: str) -> None:

@@ -69,3 +69,21 @@ def test_make_demo_on_a_fresh_checkout(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "reports/pd_split-sim/index.html" in done.stdout
     assert (tmp_path / "reports" / "pd_split-sim" / "index.html").exists()
+
+
+@pytest.mark.slow
+def test_the_api_reference_has_a_page_for_every_module(root: Path, tmp_path: Path) -> None:
+    """`tune` itself has only names of `tune.api`; a `__main__` is a program."""
+    done = subprocess.run(
+        [sys.executable, "scripts/write_api.py", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sources = [path.relative_to(root) for path in (root / "tune").rglob("*.py") if path.stem != "__main__"]
+    names = {str(path.parent if path.stem == "__init__" else path.with_suffix("")) for path in sources}
+    pages = {str(path.relative_to(tmp_path).with_suffix("")) for path in tmp_path.rglob("*.html")}
+    assert pages == names - {"tune"} | {"index"}
+    assert "load_study" in (tmp_path / "tune" / "api.html").read_text(encoding="utf-8")

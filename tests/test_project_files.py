@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import tune
@@ -25,6 +28,28 @@ def test_the_workflow_covers_every_supported_python(root: Path) -> None:
     major, minor = high.removeprefix("<").split(".")
     assert versions[-1] == f"{major}.{int(minor) - 1}"
     assert [step["run"] for step in workflow["jobs"]["full"]["steps"] if "make" in step.get("run", "")]
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck on this machine")
+def test_scripts_pass_shellcheck(root: Path) -> None:
+    scripts = sorted((root / "scripts").glob("*.sh"))
+    assert scripts
+    subprocess.run(["shellcheck", "--severity=warning", *scripts], check=True)
+
+
+PACKAGES = {"pdftotext": "poppler-utils"}
+"""Debian's packages of programs that have another name."""
+
+
+def test_the_slow_job_has_every_program_without_which_a_test_is_skipped(root: Path) -> None:
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    (install,) = (
+        step["run"] for step in workflow["jobs"]["full"]["steps"] if "apt-get" in step.get("run", "")
+    )
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in sorted((root / "tests").rglob("*.py")))
+    programs = set(re.findall(r'skipif\(shutil\.which\("(\w+)"\) is None', tests)) - {"bash"}
+    assert programs >= {"shellcheck", "pdftotext"}
+    assert {PACKAGES.get(program, program) for program in programs} <= set(install.split())
 
 
 def test_hooks_need_no_download(root: Path) -> None:
@@ -46,7 +71,6 @@ def test_every_dependency_has_an_upper_bound_and_a_constraint(root: Path) -> Non
     for requirement in (
         *declared["dependencies"],
         *extras["test"],
-        *extras["docs"],
         *extras["gp"],
         *extras["accuracy"],
     ):

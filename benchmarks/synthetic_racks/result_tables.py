@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from synthetic_racks.space import SETTINGS
+from tune.study.surrogate_proposer import MIN_OBSERVATIONS
 
 CAP = 60
 """Deployments of a run that never reaches the regret in question."""
@@ -149,9 +150,13 @@ def ended_table(runs: Sequence[RunSummary]) -> str:
 
 
 def _ended(rows: Sequence[Row]) -> Row | None:
-    """Return the last row of a study that ends by MIN_GAIN; None where it goes on."""
+    """Return the last row of a study that ends by MIN_GAIN; None where it goes on.
+
+    The rule is that of SurrogateProposer.
+    """
     for row, after in pairwise(rows):
-        if after.gain_frac is not None and after.gain_frac < MIN_GAIN:
+        small = all(gain is not None and gain < MIN_GAIN for gain in (row.gain_frac, after.gain_frac))
+        if row.deployments >= MIN_OBSERVATIONS and small:
             return row
     return None
 

@@ -39,7 +39,7 @@ from synthetic_racks.racks import Rack, draw_rack
 from synthetic_racks.space import CONFIGURATIONS, PRIOR, Configuration
 from tune.analysis.slo import late_requests
 from tune.loadgen.early_stopping import late_allowed
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
@@ -62,7 +62,7 @@ def holds(rack: Rack | None, spec: TrialSpec, qps: float, shuffle: int = 0, pool
     load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": shuffle})
     trial = spec.model_copy(update={"load": load})
     deployed = (rack.deployed(trial), rack.calibration(spec)) if rack else (trial, PRIOR)
-    log = simulate(*deployed, pool)
+    log = simulate_serving(*deployed, pool)
     return max(int(late.sum()) for late in late_requests(log, spec.slo)) <= late_allowed(len(log))
 
 

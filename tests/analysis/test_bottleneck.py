@@ -49,7 +49,7 @@ def test_lower_rate_is_recommended_where_the_slo_is_violated_and_nowhere_else():
     assert bottleneck(transfer, ttft=1.01).recommendations[-1].overrides == lower
     assert bottleneck(transfer, saturated=12.0).recommendations[-1].overrides == ("load.target_qps=11.4",)
     assert bottleneck(transfer, ttft=0.99).recommendations[-1].overrides == ()
-    no_room = use(tail_slot_s=3.0, prefill_utilisation=0.85)
+    no_room = use(tail_slot_s=3.0, prefill_utilisation=0.89)
     assert [bottleneck(no_room, ttft=share).recommendations for share in (0.99, 1.01)] == [
         (),
         (Recommendation(text="a lower rate", overrides=lower),),
@@ -94,6 +94,75 @@ def test_tight_tpot_is_step_time_or_kv_cache_when_paused():
     paused = ("decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}",)
     assert bottleneck(full, ttft=0.4, tpot=0.95).kind == "decode_step_time"
     assert bottleneck(full, ttft=0.4, tpot=0.95, overrides=paused).kind == "decode_kv"
+
+
+def of_latency(first_token_frac, **figures):
+    """Return the bottleneck of a limit on the p90 of the end-to-end latency, 95 % of which is used."""
+    constraints = Constraints(ttft_p99=None, tpot_p99=None, latency_p90=math.log(0.95))
+    times = use(tail_queue_s=3.0, **figures)
+    return find_bottleneck(spec(), ProbeSummary(15.75, None, constraints, times, first_token_frac)).kind
+
+
+def test_latency_is_limited_by_what_grows_with_the_rate_not_by_what_is_longest():
+    """A tenth of the latency that is a queue before workers without idle time grows faster than the rest."""
+    assert of_latency(0.15, prefill_utilisation=0.95) == "prefill"
+    assert of_latency(0.15, prefill_utilisation=1.0) == "prefill"
+    assert of_latency(0.03, prefill_utilisation=0.8) == "decode_step_time"
+    assert of_latency(0.15) == "decode_step_time", "the utilisation is unknown"
+    assert of_latency(0.6) == "prefill"
+
+
+QUEUE = {"tail_queue_s": 0.62, "tail_prefill_s": 0.38, "tail_prefill_uncontended_s": 0.38}
+
+
+@pytest.mark.parametrize(
+    ("busy", "ttft", "tpot", "kind"),
+    [
+        (0.9, 0.78, 0.95, "prefill"),
+        (0.5, 0.78, 0.95, "decode_step_time"),
+        (0.9, 0.5, 0.99, "decode_step_time"),
+        (0.9, 1.3, 1.1, "decode_step_time"),
+        (None, 0.9, 0.95, "decode_step_time"),
+    ],
+)
+def test_the_bottleneck_is_the_limit_that_a_higher_rate_breaks_first(busy, ttft, tpot, kind):
+    """The wait for busy workers grows faster than the rate, so its limit may be the less used one."""
+    assert bottleneck(use(**QUEUE, prefill_utilisation=busy), ttft=ttft, tpot=tpot).kind == kind
+
+
+def of_capacity(breakdown, prefill, decode, *, ttft=0.8, tpot=0.95):
+    """Return the bottleneck that a capacity search finds with these pool capacities, in queries/s."""
+    constraints = Constraints(ttft_p99=math.log(ttft), tpot_p99=math.log(tpot))
+    pools = {"prefill": prefill, "decode": decode}
+    return find_bottleneck(spec(), ProbeSummary(15.75, None, constraints, breakdown), pools)
+
+
+def test_in_a_capacity_search_the_weaker_pool_is_the_bottleneck():
+    queued, full = use(**QUEUE), use(tail_slot_s=3.0)
+    assert of_capacity(queued, 26.26, 37.27).kind == "prefill"
+    assert of_capacity(queued, 37.27, 26.26).kind == "decode_step_time"
+    assert of_capacity(queued, 37.27, 26.26, ttft=0.95, tpot=0.8).kind == "decode_step_time"
+    assert of_capacity(full, 37.27, 26.26, ttft=0.95, tpot=0.8).kind == "decode_kv", "a wait for slots"
+    assert of_capacity(full, 26.26, 37.27).kind == "decode_step_time", "no limit is the prefill pool's"
+    evidence = of_capacity(queued, 26.26, 37.27).evidence
+    assert "; pool capacity in queries/s: 26.26 of the prefill pool and 37.27 of the decode pool;" in evidence
+
+
+def test_half_a_worker_moves_where_the_other_pool_has_no_room_for_a_whole_one():
+    (whole, *_), (half, *_) = (
+        bottleneck(use(tail_slot_s=3.0, prefill_utilisation=busy)).recommendations for busy in (0.8, 0.85)
+    )
+    assert whole.text == "one more decode worker, 13P5D"
+    assert half.text == "half the GPUs a worker in both pools, 27P9D"
+    assert half.overrides == (
+        *("prefill.tensor_parallel_size=2", "decode.tensor_parallel_size=2"),
+        *("split.prefill_workers=27", "split.decode_workers=9"),
+    )
+
+
+def test_a_limit_that_is_missed_by_far_is_stated_as_a_multiple():
+    assert bottleneck(ttft=181.9).evidence.startswith("p99 TTFT uses 182 times its limit")
+    assert bottleneck(ttft=1.99).evidence.startswith("p99 TTFT uses 199 % of its limit")
 
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(0.7, 0.7), (None, 0.1), (None, None)])
@@ -159,14 +228,14 @@ def test_wider_batch_is_recommended_only_with_room_in_tpot(tpot, first):
 
 def test_pool_without_room_keeps_its_workers():
     queue = {"tail_queue_s": 3.0}
-    assert "split" not in str(bottleneck(use(**queue, decode_batch=119.0)).recommendations)
+    assert "split" not in str(bottleneck(use(**queue, decode_batch=140.0)).recommendations)
     advice = bottleneck(use(**queue, decode_batch=60.0)).recommendations[0]
     assert (advice.text, advice.overrides[1]) == (
         "one more prefill worker, 15P3D",
         "split.decode_workers=3",
     )
     slot = {"tail_slot_s": 3.0}
-    assert "split" not in str(bottleneck(use(**slot, prefill_utilisation=0.85)).recommendations)
+    assert "split" not in str(bottleneck(use(**slot, prefill_utilisation=0.89)).recommendations)
     assert (
         bottleneck(use(**slot, prefill_utilisation=0.8)).recommendations[0].text
         == "one more decode worker, 13P5D"

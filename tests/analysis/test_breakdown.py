@@ -59,6 +59,21 @@ def test_uncontended_prefill_excludes_time_of_other_prompts():
     assert use.tail_prefill_s - use.tail_prefill_uncontended_s == pytest.approx(9.0, abs=0.6)
 
 
+def test_equal_prompts_have_one_uncontended_prefill():
+    """Prompts of one length whose prefill takes ever longer were alone only at the beginning."""
+    log = with_stages(make_log(1000))
+    log.input_tokens[:] = 6000
+    start, prefill_ns = log.scheduled_ns, np.linspace(1e9, 9e9, 1000).astype(np.int64)
+    stages = replace(
+        log.stages,
+        **dict.fromkeys(("prefill_queued_ns", "prefill_start_ns"), start),
+        **dict.fromkeys(("prefill_done_ns", "kv_arrived_ns", "decode_start_ns"), start + prefill_ns),
+    )
+    use = broken_down(replace(log, stages=stages, first_token_ns=start + prefill_ns + 50_000_000))
+    assert use.tail_prefill_s > 8.5
+    assert use.tail_prefill_uncontended_s == pytest.approx(1.0)
+
+
 def test_fullest_worker_is_reported_beside_the_mean():
     log = replace(
         with_stages(make_log(600)),

@@ -74,6 +74,19 @@ def test_the_pools_were_read_under_the_names_of_their_engine(runs: Path) -> None
     assert outcome.bottleneck.kind == "prefill"
 
 
+@pytest.mark.parametrize("study", ["fixed", "capacity"])
+def test_caches_crossed_nvlink_and_every_probe_began_on_an_empty_deployment(study: str, runs: Path) -> None:
+    """The record is older than the client's own times and the samples of GPUs: these are not counted."""
+    folder, spec, _ = trial(runs, study)
+    for probe in measure_attempt(folder.attempts()[-1], spec):
+        checks = {check.name: check for check in probe.checks}
+        assert checks["kv_transfers"].result == checks["leftovers"].result == "as_meant"
+        assert checks["kv_transfers"].found.startswith(
+            "UCX_TLS=cuda_ipc,cuda_copy,tcp,self,sm allows NVLink, TCP; 470 transfers of 50.3 MB at "
+        )
+        assert {checks[name].result for name in ("worker_speed", "client", "clocks")} == {"not_counted"}
+
+
 def test_the_engines_log_has_no_whole_steps_with_asynchronous_scheduling(runs: Path) -> None:
     folder, _, outcome = trial(runs, "fixed")
     log = folder.attempts()[-1] / "logs" / "localhost_decode_w0_steps.csv.gz"

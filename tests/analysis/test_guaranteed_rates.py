@@ -32,7 +32,7 @@ samples = st.lists(st.lists(rates, min_size=1, max_size=5), min_size=1, max_size
 
 def repeat(capacity_qps: float | None, verified_frac: float | None = 1.0, **figures) -> Outcome:
     low = capacity_qps * verified_frac if capacity_qps and verified_frac else None
-    capacity = CapacityQps(low=low, high=None, censored=False, estimate=capacity_qps)
+    capacity = CapacityQps(low=low, high=None, stopped_early=False, estimate=capacity_qps)
     return measured(feasible=low is not None, **figures).model_copy(update={"capacity_qps": capacity})
 
 
@@ -78,7 +78,7 @@ def test_guaranteed_rates_equal_hand_arithmetic() -> None:
     assert first.tokens_per_query == pytest.approx(9000.0 / 15.65)
     assert first.output_tps_per_gpu == pytest.approx(9000.0 / 15.65 * first.guaranteed_qps / first.gpus)
     assert first.overrides == (f"load.target_qps={first.guaranteed_qps!r}", "load.mode=fixed")
-    assert first.slo_held_repeats == 2
+    assert first.slo_met_repeats == 2
     assert (first.tied, second.tied) == (None, True)
     assert second.loss
     behind = math.log(10.0 / 9.0) - 0.01
@@ -159,7 +159,7 @@ def test_no_rate_is_guaranteed_where_no_full_run_held() -> None:
 def test_no_rate_is_guaranteed_that_no_full_run_reached() -> None:
     first = confirmation_of_outcomes([repeat(16.0, 0.9), repeat(16.2, 0.95)]).configurations[0]
     assert first.guaranteed_qps == pytest.approx(0.95 * 16.2)
-    assert first.slo_held_repeats == 1, "never 0: a rate that held in no repeat is not stated"
+    assert first.slo_met_repeats == 1, "never 0: a rate that held in no repeat is not stated"
 
 
 def test_estimate_from_invalid_runs_is_ignored() -> None:
@@ -201,7 +201,7 @@ def test_guaranteed_rate_is_at_most_the_mean_and_was_reached(drawn: list[list[fl
             assert configuration.capacity_qps.low is not None
             assert configuration.guaranteed_qps <= configuration.capacity_qps.mean * (1 + 1e-12)
             assert configuration.capacity_qps.low <= configuration.capacity_qps.mean * (1 + 1e-12)
-            assert configuration.slo_held_repeats >= 1
+            assert configuration.slo_met_repeats >= 1
 
 
 @given(samples)

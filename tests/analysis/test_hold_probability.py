@@ -19,7 +19,7 @@ from tune.spec.metrics import TTFT_P99
 
 
 def verdicts(held: int, shuffles: int) -> LoadGenSpread:
-    return LoadGenSpread(shuffles=shuffles, slo_held=held, ttft_p99_s=None, tpot_p99_s=None)
+    return LoadGenSpread(shuffles=shuffles, slo_met=held, ttft_p99_s=None, tpot_p99_s=None)
 
 
 def trial(
@@ -64,7 +64,7 @@ def test_a_trial_that_breaks_in_one_shuffle_is_not_feasible_at_a_fixed_rate() ->
 
 def test_a_lucky_winner_does_not_rank_before_one_that_holds_in_all_shuffles() -> None:
     rows = rank([trial(2, 9100.0, 0), trial(5, 9000.0, 1)])
-    assert [(row["number"], row["slo_held_shuffles"]) for row in rows] == [(1, 5), (0, 2)]
+    assert [(row["number"], row["slo_met_shuffles"]) for row in rows] == [(1, 5), (0, 2)]
     assert rows[1]["hold_probability"] == pytest.approx(2.5 / 6)
 
 

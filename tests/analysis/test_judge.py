@@ -33,14 +33,14 @@ def test_outcome_of_one_probe_has_its_figures():
     for name in (*FIGURES, "target_qps", "constraints"):
         assert getattr(outcome, name) == getattr(only, name)
     assert outcome.probes == (only,)
-    assert outcome.capacity_qps == CapacityQps(low=15.75, high=None, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=15.75, high=None, stopped_early=False)
 
 
 def test_a_missed_slo_is_measured_with_its_reason():
     outcome = judge(spec(), [probe(feasible=False, ttft=0.2, reason="400 of 8313 late")], facts())
     assert (outcome.status, outcome.valid, outcome.feasible) == ("measured", True, False)
     assert outcome.reason == "400 of 8313 late"
-    assert outcome.capacity_qps == CapacityQps(low=None, high=15.75, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=None, high=15.75, stopped_early=False)
 
 
 def test_figures_are_those_of_the_best_feasible_probe():
@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_best_feasible_probe():
     ]
     outcome = judge(spec(), probes, facts())
     assert (outcome.target_qps, outcome.output_tps, outcome.feasible) == (16, 9000, True)
-    assert outcome.capacity_qps == CapacityQps(low=16, high=17, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=16, high=17, stopped_early=False)
     assert outcome.probes == tuple(probes)
 
 
@@ -60,7 +60,7 @@ def test_figures_are_of_the_lowest_rate_when_none_is_feasible():
     probes = [probe(18, 9500, feasible=False), probe(14, 8000, feasible=False)]
     outcome = judge(spec(), probes, facts())
     assert (outcome.target_qps, outcome.output_tps, outcome.feasible) == (14, 8000, False)
-    assert outcome.capacity_qps == CapacityQps(low=None, high=14, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=None, high=14, stopped_early=False)
 
 
 def test_early_stopped_deployment_is_measured_with_its_threshold():
@@ -70,7 +70,7 @@ def test_early_stopped_deployment_is_measured_with_its_threshold():
     )
     assert outcome.status == "measured"
     assert outcome.capacity_qps == CapacityQps(
-        low=None, high=None, censored=True, estimate=9.0, prefill=18.0, decode=9.1, early_stop=16.0
+        low=None, high=None, stopped_early=True, estimate=9.0, prefill=18.0, decode=9.1, early_stop=16.0
     )
     assert outcome.reason == "stopped early: 9 queries/s expected at most, 16 to beat"
     others = judge(
@@ -85,15 +85,15 @@ def test_early_stopped_deployment_is_measured_with_its_threshold():
 
 def test_invalid_probe_bounds_nothing():
     outcome = judge(spec(), [probe(14), probe(15, valid=False)], facts())
-    assert outcome.capacity_qps == CapacityQps(low=14, high=None, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=14, high=None, stopped_early=False)
     outcome = judge(spec(), [probe(15, valid=False, reason="3 requests")], facts())
     assert (outcome.valid, outcome.feasible, outcome.reason) == (False, False, "3 requests")
-    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=None, high=None, stopped_early=False)
 
 
 def test_miss_below_a_verified_rate_is_noise():
     outcome = judge(spec(), [probe(14, feasible=False), probe(15), probe(17, feasible=False)], facts())
-    assert outcome.capacity_qps == CapacityQps(low=15, high=17, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=15, high=17, stopped_early=False)
 
 
 @given(
@@ -112,7 +112,7 @@ def test_short_run_alone_is_not_feasible():
     outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], facts(), search=found(15.7))
     assert (outcome.target_qps, outcome.feasible) == (15.5, True)
     assert outcome.capacity_qps == CapacityQps(
-        low=15.5, high=None, censored=False, estimate=15.7, prefill=18.0, decode=9.1
+        low=15.5, high=None, stopped_early=False, estimate=15.7, prefill=18.0, decode=9.1
     )
     outcome = judge(spec(), [short], facts())
     assert (outcome.target_qps, outcome.feasible, outcome.capacity_qps.low) == (18.0, False, None)
@@ -133,7 +133,7 @@ def test_unmeasured_outcome_has_no_figures(outcome, status):
     assert outcome.probes == ()
     assert outcome.target_qps == spec().load.target_qps
     assert (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99) == (None, None)
-    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=False)
+    assert outcome.capacity_qps == CapacityQps(low=None, high=None, stopped_early=False)
 
 
 def test_cost_sums_all_attempts():

@@ -112,10 +112,21 @@ def test_loadgen_verdict_decides_a_full_run(tmp_path):
     assert probe.reason.startswith("LoadGen calls the run INVALID: Increase the target QPS")
 
 
-def test_full_run_without_loadgen_verdict_is_invalid(tmp_path):
-    probe = measured(tmp_path, make_log(16_626), "load.target_qps=15.75", logs=False)
-    assert (probe.valid, probe.feasible, probe.loadgen_result) == (False, False, None)
-    assert "expected one of a run of full length" in probe.reason
+def test_full_run_without_loadgen_verdict_is_named(tmp_path):
+    """A run ends with a verdict: where there is none, its logs were emptied or removed afterwards."""
+    with pytest.raises(ResumableError, match=r"no verdict; expected .*raw/N\) away"):
+        measured(tmp_path, make_log(16_626), "load.target_qps=15.75", logs=False)
+    for name in ("mlperf_log_detail.txt", "mlperf_log_summary.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ResumableError, match=r"no verdict; expected .*raw/N\) away"):
+        measure(tmp_path, spec("load.target_qps=15.75"), "raw")
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path):
+    measured(tmp_path, make_log(600), logs=False)
+    (tmp_path / "mlperf_log_detail.txt").mkdir()
+    with pytest.raises(ResumableError, match=r"mlperf_log_detail.txt: cannot be read"):
+        measure(tmp_path, spec(*SHORT), "raw")
 
 
 def prompts_of_the_benchmark(path):

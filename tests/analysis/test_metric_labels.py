@@ -45,7 +45,7 @@ def test_labels_are_written_in_the_registry_only(root):
         for line, text in literals(ast.parse(path.read_text(encoding="utf-8")))
         if is_label(text)
     ]
-    assert written == []
+    assert written == [], "\n".join(map(str, written))
     assert files.keys() >= LOADGEN_TEXTS
 
 

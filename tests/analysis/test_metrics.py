@@ -28,11 +28,11 @@ from tune.records.requests import write_requests
 from tune.report.page import write_report
 from tune.report.ranking_csv import csv_columns
 from tune.report.terminal import render_outcome
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.load import Slo
 from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, LOADGEN_LIMITS, RATES, STATISTICS
 from tune.study.optuna_proposer import OptunaProposer
-from tune.surrogate.modelled_limits import MODELLED_LIMITS, require_modelled
+from tune.surrogate.pool_limits import PoolLimits
 
 LOG = make_log(1000)
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ def test_forecast_finds_the_highest_rate_within_the_limit(limit):
     """A limit of twice the least one that a quiet run holds admits a higher rate than one of 1.4 times."""
     trial = spec("load.min_queries=1200", "load.min_duration_s=10", "load.concatenate_permutation=false")
     calibration = composed().cluster.calibration
-    log = simulate(trial.model_copy(update={"load": trial.load.at(2.0)}), calibration)
+    log = simulate_serving(trial.model_copy(update={"load": trial.load.at(2.0)}), calibration)
     quiet_s = least_limit_s(limit, log)
     rates = []
     for factor in (1.4, 2.0):
@@ -229,19 +229,19 @@ def test_report_shows_the_limit_everywhere(limit, tmp_path):
 
 
 @EVERY
-def test_surrogate_models_a_limit_or_refuses_it(limit):
-    if limit.key in MODELLED_LIMITS:
-        require_modelled(limited(limit, 1.0))
-    else:
-        with pytest.raises(ConfigurationError, match=f"found surrogate with a limit on slo.{limit.key}"):
-            require_modelled(limited(limit, 1.0))
+def test_surrogate_knows_what_a_limit_demands_of_the_pools(limit):
+    demands, looser = (
+        PoolLimits.from_slo(limited(limit, limit_s), LOG.output_tokens).choices() for limit_s in (1.0, 2.0)
+    )
+    assert demands != looser
+    assert demands != PoolLimits.from_slo(Slo(ttft_p99_s=None, tpot_p99_s=None), LOG.output_tokens).choices()
 
 
 @pytest.mark.slow
-def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
+def test_capacity_sweep_searches_by_the_surrogate_under_any_limit():
     words = ["+sweep=pd_split", "load.mode=capacity"]
     assert composed(*words).search.name == "surrogate"
-    assert composed(*words, "slo.tpot_mean_s=0.05").search.name == "tpe"
+    assert composed(*words, "slo.tpot_mean_s=0.05").search.name == "surrogate"
 
 
 def test_templates_name_no_metric() -> None:

@@ -54,6 +54,25 @@ def test_the_ends_of_a_rate_a_list_and_a_range_are_named() -> None:
     assert widened(prefill_max_num_tokens=1024)["prefill_max_num_tokens"][0] == 512
 
 
+def test_values_of_a_pool_that_the_best_one_lacks_are_not_widened() -> None:
+    words = ("+sweep=disaggregation", "search=tpe")
+    study = study_record(composed(*words), "both", words)
+    point = {
+        "aggregated_workers": 0,
+        "aggregated_max_num_tokens": 512,
+        "prefill_workers": 12,
+        "prefill_max_num_tokens": 2048,
+        "target_qps": 12.0,
+    }
+
+    def named(**changes: Any) -> set[str]:
+        best = measured(params=point | changes)
+        return {end.name for end in range_ends(study, best, [best])}
+
+    assert named() == {"prefill_max_num_tokens"}
+    assert named(aggregated_workers=1) == {"aggregated_max_num_tokens"}
+
+
 @pytest.mark.parametrize(("prompt_tokens", "named"), [(8192, False), (20000, True)])
 def test_chunks_are_widened_only_while_the_longest_prompt_exceeds_them(
     prompt_tokens: int, named: bool

@@ -23,7 +23,7 @@ def test_frame_has_one_row_per_outcome_in_order():
     assert (row["ttft_p99_s"], row["tpot_p99_s"], row["latency_max_s"]) == (3.0, 0.06, 40.0)
     assert (row["output_tps_per_gpu"], row["target_qps"], row["capacity_low_qps"]) == (125.0, 15.75, 15.75)
     assert (row["ttft_p99_constraint"], row["queue_s"], row["decode_batch"]) == (-0.1, 0.4, 119.0)
-    assert (row["shuffles"], row["slo_held_shuffles"], row["ttft_p99_shuffles_sd_s"]) == (5, 5, 0.5)
+    assert (row["shuffles"], row["slo_met_shuffles"], row["ttft_p99_shuffles_sd_s"]) == (5, 5, 0.5)
     assert (row["bottleneck"], row["tail_queue_s"]) == ("prefill", 2.0)
     assert (row["probes"], row["attempts"], row["gpu_hours"], row["wall_s"]) == (1, 1, 36.0, 1800.0)
 
@@ -125,7 +125,7 @@ def test_ranking_row_has_the_published_fields():
         "tpot_p99_s": 0.06,
         "target_qps": 15.75,
         "shuffles": 5,
-        "slo_held_shuffles": 5,
+        "slo_met_shuffles": 5,
         "hold_probability": 11 / 12,
         "hold_probability_low": pytest.approx(0.6943, abs=1e-4),
         "hold_probability_high": 1.0,

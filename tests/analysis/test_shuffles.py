@@ -30,7 +30,7 @@ SECONDS = st.floats(0.001, 1e4)
 
 
 def result(seed=1, ttft=4.0, tpot=0.05, held=True):
-    return ShuffleResult(shuffle_seed=seed, ttft_p99_s=ttft, tpot_p99_s=tpot, slo_held=held)
+    return ShuffleResult(shuffle_seed=seed, ttft_p99_s=ttft, tpot_p99_s=tpot, slo_met=held)
 
 
 def steady_log(ttft_s, tpot_s):
@@ -48,19 +48,19 @@ RESULTS = st.lists(st.builds(result, st.integers(0, 99), SECONDS, SECONDS, st.bo
 def test_shuffle_result_has_the_figures_of_the_probe(tmp_path):
     log = make_log(3000)
     probe, one = measured(tmp_path, log), shuffle_result(log, 7, spec(*SHORT).slo)
-    assert (one.shuffle_seed, one.slo_held) == (7, probe.feasible)
+    assert (one.shuffle_seed, one.slo_met) == (7, probe.feasible)
     assert (one.ttft_p99_s, one.tpot_p99_s) == (probe.ttft_s.p99, probe.tpot_s.p99)
 
 
 def test_shuffle_is_judged_like_a_probe():
     log = make_log(3000)
-    assert shuffle_result(with_late_first_tokens(log, 17, 9.0), 1, SLO).slo_held
-    assert not shuffle_result(with_late_first_tokens(log, 18, 9.0), 1, SLO).slo_held
+    assert shuffle_result(with_late_first_tokens(log, 17, 9.0), 1, SLO).slo_met
+    assert not shuffle_result(with_late_first_tokens(log, 18, 9.0), 1, SLO).slo_met
 
 
 def test_shuffle_without_answers_has_no_figures_and_misses():
     one = shuffle_result(with_errors(make_log(600), slice(None), "HTTP 500"), 1, SLO)
-    assert one == ShuffleResult(shuffle_seed=1, ttft_p99_s=None, tpot_p99_s=None, slo_held=False)
+    assert one == ShuffleResult(shuffle_seed=1, ttft_p99_s=None, tpot_p99_s=None, slo_met=False)
 
 
 @given(RESULTS)
@@ -89,7 +89,7 @@ def test_spread_covers_the_probe_and_its_shuffles(ttft_s, tpot_s, held, drawn):
     over = shuffle_spread({TTFT: ttft, TPOT: tpot}, held, drawn, SLO)
     values = [ttft.p99, *(one.ttft_p99_s for one in drawn)]
     assert over.shuffles == len(drawn) + 1
-    assert over.slo_held == held + sum(one.slo_held for one in drawn)
+    assert over.slo_met == held + sum(one.slo_met for one in drawn)
     assert (over.ttft_p99_s.min, over.ttft_p99_s.max) == (min(values), max(values))
     assert over.ttft_p99_s.mean == pytest.approx(statistics.mean(values))
     assert over.ttft_p99_s.sd == pytest.approx(statistics.stdev(values))
@@ -106,7 +106,7 @@ def test_further_limit_has_its_figure_in_each_shuffle_and_its_spread():
 
 
 def test_file_without_further_figures_is_read_and_gives_no_spread_of_them(tmp_path):
-    old = '{"shuffles": [{"shuffle_seed": 1, "ttft_p99_s": 4.0, "tpot_p99_s": 0.05, "slo_held": true}]}'
+    old = '{"shuffles": [{"shuffle_seed": 1, "ttft_p99_s": 4.0, "tpot_p99_s": 0.05, "slo_met": true}]}'
     (tmp_path / SHUFFLES_FILE).write_text(old)
     slo = SLO.model_copy(update={"latency_mean_s": 60.0})
     own = dict.fromkeys(LATENCIES, percentiles_s([10**9]))
@@ -119,7 +119,7 @@ def test_spread_is_none_without_shuffles_or_with_missing_figures():
     p99 = percentiles_s([10**9])
     assert shuffle_spread({TTFT: p99, TPOT: p99}, True, (), SLO) is None
     over = shuffle_spread({TTFT: p99, TPOT: p99}, True, [result(tpot=None, held=False)], SLO)
-    assert (over.shuffles, over.slo_held, over.tpot_p99_s) == (2, 1, None)
+    assert (over.shuffles, over.slo_met, over.tpot_p99_s) == (2, 1, None)
     assert over.ttft_p99_s.max == 4.0
 
 
@@ -142,7 +142,7 @@ def test_probe_reads_the_shuffles_in_its_folder(tmp_path):
     assert measured(tmp_path, log).spread is None
     write_shuffles(tmp_path, [result(held=False), result(seed=2, ttft=5.0, held=False)])
     probe = measured(tmp_path, log)
-    assert (probe.spread.shuffles, probe.spread.slo_held, probe.spread.ttft_p99_s.max) == (3, 1, 5.0)
+    assert (probe.spread.shuffles, probe.spread.slo_met, probe.spread.ttft_p99_s.max) == (3, 1, 5.0)
     assert probe.feasible, "the probe's own shuffle is judged"
 
 

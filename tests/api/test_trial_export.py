@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tune.cli.export_command import export
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.recipes.kept_settings import read_kept
+from tune.records.folders import StudyFolder
 
 pytestmark = pytest.mark.slow  # simulates a study
 
@@ -31,6 +34,43 @@ def exporting(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def run(*words: str) -> None:
     export(compose_overrides(["action=export", "study.name=short", *words]))
+
+
+@pytest.fixture
+def aggregated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working directory with a study of one trial of aggregated workers."""
+    monkeypatch.chdir(tmp_path)
+    load = ("load.min_queries=1000", "load.min_duration_s=20.0", "load.concatenate_permutation=false")
+    words = ["split=aggregated", "study.name=short", "load.target_qps=12", *load]
+    subprocess.run([sys.executable, "-m", "tune", *words], check=True, capture_output=True)
+    return tmp_path
+
+
+def test_a_report_of_aggregated_workers_has_one_pool(aggregated: Path) -> None:
+    run("export.to=benchmark-report")
+    (file,) = (aggregated / "reports" / "short").glob("*.benchmark-report.yaml")
+    report = load_benchmark_report(yaml.safe_load(file.read_text()))
+    pools = [
+        part.standardized.role
+        for part in report.scenario.stack
+        if part.standardized.kind == "inference_engine"
+    ]
+    assert [str(getattr(role, "value", role)) for role in pools] == ["replica"]
+
+
+def test_a_job_takes_aggregated_workers_and_recipes_do_not(
+    aggregated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export.to=sbatch", "export.file=job")
+    text = (aggregated / "job" / "job.sbatch").read_text()
+    assert "aggregated_w17" in text
+    assert "--disaggregation-mode" not in text
+    assert "none with aggregated workers is read" in capsys.readouterr().out
+    for target in ("srt-slurm", "dgd"):
+        with pytest.raises(
+            ConfigurationError, match=f"found 18A; expected prefill .* as {target} is written"
+        ):
+            run(f"export.to={target}", IMAGE)
 
 
 def test_a_report_of_llm_d_is_read_by_its_own_package(exporting: Path) -> None:
@@ -60,6 +100,25 @@ def test_a_report_of_llm_d_is_read_by_its_own_package(exporting: Path) -> None:
     assert "simulat" in str(report.run.description)
 
 
+def test_versions_in_a_report_are_those_that_the_nodes_found(exporting: Path) -> None:
+    def reported() -> dict[str, str]:
+        run("export.to=benchmark-report", "export.file=report.yaml")
+        parts = yaml.safe_load(Path("report.yaml").read_text())["scenario"]["stack"]
+        return {part["metadata"]["label"]: part["standardized"]["tool_version"] for part in parts}
+
+    best = tune.load_study(exporting / "runs" / "short").best()
+    assert best
+    of_the_stack = "TensorRT-LLM 1.0.0rc0 to rc3"
+    assert reported() == {"prefill": of_the_stack, "decode": of_the_stack, "frontend": "dynamo_v0"}
+    versions = {"ai-dynamo": "1.3.0", "tensorrt_llm": "1.3.0rc5"}
+    evidence = {"nodes": ["g01"], "versions": versions, "hardware": {}, "missing": {}}
+    trial = StudyFolder(exporting / "runs" / "short").trial(best.trial_id)
+    trial.write_outcome(
+        best.outcome.model_copy(update={"provenance": best.outcome.provenance | {"evidence": evidence}})
+    )
+    assert reported() == {"prefill": "1.3.0rc5", "decode": "1.3.0rc5", "frontend": "1.3.0"}
+
+
 def test_any_trial_goes_out_and_its_files_are_replaced(
     exporting: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +146,10 @@ def test_what_cannot_be_exported_is_named(exporting: Path) -> None:
         run()
     with pytest.raises(ConfigurationError, match=r"trial=77: no such trial"):
         run("export.to=dgd", "trial=77", IMAGE)
+    (trial,) = (path.parent for path in sorted(Path("runs").glob("short/*/spec.json"))[:1])
+    shutil.copytree(trial.parent, "runs/other")
+    with pytest.raises(ConfigurationError, match=r"trial=\.\./other/.*: no such trial"):
+        run("export.to=dgd", f"trial=../other/{trial.name}", IMAGE)
     Path("taken").mkdir()
     with pytest.raises(ConfigurationError, match=r"export\.file: taken exists and was not written by"):
         run("export.to=sbatch", "export.file=taken")

@@ -14,6 +14,8 @@ from tune.backends.slurm.job_monitor import JobMonitor
 from tune.errors import ConfigurationError
 from tune.records.folders import read_attempt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:

@@ -57,7 +57,7 @@ WORDS = st.text(st.characters(exclude_characters="|\r\n", codec="ascii", categor
 def test_squeue_is_parsed_with_any_comment(number: int, state: str, reason: str, comment: str) -> None:
     line = f"{number}|{state}|{reason}|g[01-18]|1:05|2026-11-23T17:57:56|{comment}"
     (found,) = parse_squeue(f"CLUSTER: one\n{line}\n\n").values()
-    assert found == JobInfo(state, reason, "g[01-18]", held_s=65.0, comment=comment)
+    assert found == JobInfo(state, reason, "g[01-18]", occupied_s=65.0, comment=comment)
 
 
 @given(st.text())
@@ -76,14 +76,19 @@ def test_end_is_of_ended_jobs_only_in_utc() -> None:
     found = parse_squeue("\n".join(lines))
     assert found["7"].ended_at is None
     assert found["8"].ended_at == datetime(2026, 11, 23, 17, 57, 56, tzinfo=UTC)
-    assert (found["9"].ended_at, found["9"].held_s) == (None, None)
+    assert (found["9"].ended_at, found["9"].occupied_s) == (None, None)
 
 
 def test_sacct_is_parsed_with_the_cancelling_user() -> None:
     text = "12|CANCELLED by 1000|0:15|g[01-04]|83|2026-11-23T17:50:00|2026-11-23T17:57:56\n12.batch|x\n"
     assert set(parse_sacct(text)) == {"12"}
     found = parse_sacct(text)["12"]
-    assert (found.state, found.exit_code, found.nodes, found.held_s) == ("CANCELLED", "0:15", "g[01-04]", 83)
+    assert (found.state, found.exit_code, found.nodes, found.occupied_s) == (
+        "CANCELLED",
+        "0:15",
+        "g[01-04]",
+        83,
+    )
     assert found.submitted_at == datetime(2026, 11, 23, 17, 50, tzinfo=UTC)
     waiting = parse_sacct("13|PENDING|0:0|None assigned|0|2026-11-23T17:50:00|Unknown\n")["13"]
     assert (waiting.nodes, waiting.phase) == ("", "waiting")
@@ -98,7 +103,12 @@ SCONTROL = (
 
 def test_scontrol_is_parsed_without_fields_from_comments() -> None:
     found = parse_scontrol(SCONTROL)
-    assert (found.state, found.nodes, found.failed_node, found.held_s) == ("NODE_FAIL", "g[01-18]", "g07", 83)
+    assert (found.state, found.nodes, found.failed_node, found.occupied_s) == (
+        "NODE_FAIL",
+        "g[01-18]",
+        "g07",
+        83,
+    )
     assert parse_scontrol("No jobs in the system").phase == "unknown"
 
 

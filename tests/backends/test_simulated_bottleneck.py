@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.composed import composed
 
-from tune.analysis.measure import measure
+from tune.analysis.measure import measure, measure_attempt
 from tune.backends.simulated import simulate_attempt
 from tune.engines.check import check
 from tune.records.folders import PROBE_FOLDER, read_attempt
@@ -17,6 +17,13 @@ from tune.records.outcome import Probe
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
 from tune.spec.trial import TrialSpec
+
+OWN_RACK = (
+    *("hardware=gb300_nvl72", "hardware.nodes=10", "split.prefill_workers=4", "split.decode_workers=6"),
+    *("load=fixed", "load.dataset.inputs.tokens=2000", "load.dataset.outputs.tokens=300"),
+    *("load.target_qps=25", "slo.ttft_p99_s=1", "slo.tpot_p99_s=0.03"),
+)
+"""README's example of another rack, model, workload and limits."""
 
 SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=240.0")
 
@@ -51,7 +58,7 @@ def run(folder: Path, overrides: tuple[str, ...], **calibration: float) -> Probe
     return measure(folder / PROBE_FOLDER, spec, PROBE_FOLDER)
 
 
-def binds(probe: Probe) -> str:
+def bottleneck_of(probe: Probe) -> str:
     assert probe.bottleneck is not None
     return probe.bottleneck.kind
 
@@ -76,13 +83,32 @@ def suffered_s(probe: Probe, what: str) -> float:
 @pytest.mark.parametrize("name", sorted(BOTTLENECKS))
 def test_built_in_bottleneck_is_found(name: str, tmp_path: Path) -> None:
     expected, overrides = BOTTLENECKS[name]
-    assert binds(run(tmp_path, overrides)) == expected
+    assert bottleneck_of(run(tmp_path, overrides)) == expected
+
+
+@pytest.mark.slow
+def test_in_a_capacity_search_the_weaker_pool_is_the_bottleneck(tmp_path: Path) -> None:
+    """README's own rack as 4P6D: TPOT uses more of its limit, and prefill workers end the search."""
+    short = ("load.mode=capacity", "load.dataset.samples=2000", "load.min_duration_s=60.0")
+    settings = composed(*OWN_RACK, *short, "load.min_queries=2000")
+    calibration = settings.cluster.calibration
+    assert calibration is not None
+    simulate_attempt(settings.trial_spec, calibration, tmp_path, lambda _activity: None)
+    probes = measure_attempt(tmp_path, settings.trial_spec)
+    full = next(probe for probe in probes if probe.full)
+    assert full.constraints.tpot_p99 is not None
+    assert full.constraints.ttft_p99 is not None
+    assert full.constraints.tpot_p99 > full.constraints.ttft_p99
+    assert full.bottleneck is not None
+    assert full.bottleneck.kind == "prefill"
+    assert full.bottleneck.recommendations[0].text == "one more prefill worker, 5P5D"
+    assert "pool capacity in queries/s: " in full.bottleneck.evidence
 
 
 @pytest.mark.slow
 def test_slow_kv_transfer_is_found_as_bottleneck(tmp_path: Path) -> None:
     slow = run(tmp_path / "slow", (), kv_transfer_bytes_per_s=0.25e9)
-    assert binds(slow) == "kv_transfer"
+    assert bottleneck_of(slow) == "kv_transfer"
     faster = run(tmp_path / "faster", (), kv_transfer_bytes_per_s=0.5e9)
     assert suffered_s(faster, "kv_transfer") < suffered_s(slow, "kv_transfer")
 
@@ -90,9 +116,9 @@ def test_slow_kv_transfer_is_found_as_bottleneck(tmp_path: Path) -> None:
 def test_overloaded_frontend_is_found_as_bottleneck(tmp_path: Path) -> None:
     messages_per_s = 9_900  # of the reference configuration: its output tokens/s, one a message
     slow = run(tmp_path / "slow", (), frontend_message_s=1.2 / messages_per_s)
-    assert binds(slow) == "frontend"
+    assert bottleneck_of(slow) == "frontend"
     quick = run(tmp_path / "quick", (), frontend_message_s=0.1 / messages_per_s)
-    assert binds(quick) != "frontend"
+    assert bottleneck_of(quick) != "frontend"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from tune.records.capacity_search import read_capacity, read_probe_request
 from tune.records.folders import read_attempt
 from tune.records.outcome import Probe
 from tune.records.requests import read_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.trial import TrialSpec
 
 SHORT = (
@@ -39,9 +39,9 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
     assert record.error is None, record.error
     folders = sorted(attempt.glob("probe-*"))
     lasted_s = sum(read_requests(folder / REQUESTS_FILE).done_ns.max() for folder in folders) / 1e9
-    assert record.held_s >= calibration.bring_up_s + lasted_s - 1e-6
+    assert record.occupied_s >= calibration.bring_up_s + lasted_s - 1e-6
     assert record.phases is not None
-    assert sum(record.phases.model_dump().values()) == pytest.approx(record.held_s)
+    assert sum(record.phases.model_dump().values()) == pytest.approx(record.occupied_s)
     assert record.phases.bring_up_s == calibration.bring_up_s
     return spec, [measure(folder, spec, folder.name) for folder in folders]
 
@@ -96,7 +96,9 @@ def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None
     probe = measure(tmp_path / "probe-1", settings.trial_spec, "probe-1")
     assert (probe.valid, probe.feasible, probe.target_qps, probe.full) == (True, False, 25.0, True)
     load = settings.load.at(25.0)
-    whole = simulate(settings.trial_spec.model_copy(update={"load": load}), settings.cluster.calibration)
+    whole = simulate_serving(
+        settings.trial_spec.model_copy(update={"load": load}), settings.cluster.calibration
+    )
     phases = deployment.phases
     assert phases.drain_s > 0
     assert phases.probes_s + phases.drain_s <= whole.done_ns.max() / 1e9

@@ -61,7 +61,7 @@ def test_lost_job_is_recorded_with_slurms_facts(study: Study) -> None:
     assert "job 101 ended as NODE_FAIL, exit code 0:9, on g[01-18], node g07 is down" in record_of(handle)
     record = read_attempt(Path(handle))
     assert record is not None
-    assert record.held_s == 83
+    assert record.occupied_s == 83
 
 
 def test_job_cancelled_in_the_queue_costs_nothing(study: Study) -> None:
@@ -72,9 +72,10 @@ def test_job_cancelled_in_the_queue_costs_nothing(study: Study) -> None:
     assert "never began to run" in record_of(handle)
     record = read_attempt(Path(handle))
     assert record is not None
-    assert record.held_s == 0
+    assert record.occupied_s == 0
 
 
+@pytest.mark.slow
 def test_accounting_shows_the_end_while_the_controller_is_silent(study: Study) -> None:
     """A record that is older than the submission is that of another job, which had the id before."""
     handle = study.submit("a")
@@ -141,6 +142,7 @@ def test_each_state_is_printed_once(study: Study) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_wait_that_never_ends_is_said_when_its_reason_changes(study: Study) -> None:
     handle = study.submit("a")
     for reason in ("Resources", "Priority", "BadConstraints", "BadConstraints", "JobHeldAdmin", "Resources"):

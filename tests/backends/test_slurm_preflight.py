@@ -12,6 +12,7 @@ from support.checkpoints import write_checkpoint
 from support.composed import changed, composed
 from support.fake_slurm import FakeSlurm
 
+from tune.backends.registry import BACKENDS
 from tune.backends.slurm.bootstrap import make_node_environment
 from tune.backends.slurm.node_preflight import check_on_node
 from tune.backends.slurm.preflight import check_slurm, parse_partitions, require_cluster
@@ -169,3 +170,15 @@ def _asked_of_sbatch(slurm: FakeSlurm) -> list[set[str]]:
     """Return the words of each call of sbatch."""
     calls = json.loads(slurm.state.read_text())["asked"]
     return [set(words) for program, *words in calls if program == "sbatch"]
+
+
+@pytest.mark.slow  # composes a configuration
+def test_paths_of_every_pool_and_of_the_stack_are_looked_at() -> None:
+    words = ("+aggregated.env.HF_HOME=/your/hf", "+stack.env.HF_HOME=/site/hf")
+    image = ("cluster.container_image=/a.sqsh", "cluster.container_mounts=[]")
+    found = BACKENDS["slurm"].check(composed("cluster=slurm", "split=aggregated", *image, *words))
+    severities = {finding.path: finding.severity for finding in found if "HF_HOME" in finding.path}
+    assert severities == {
+        "aggregated.env.HF_HOME": "error",
+        "stack.env.HF_HOME": "warning",
+    }

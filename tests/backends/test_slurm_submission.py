@@ -10,7 +10,7 @@ import pytest
 from support.composed import composed
 from support.slurm_study import FACTS, SPEC, WORDS, Study
 
-from tune.backends.slurm.allocation import allocation_of
+from tune.backends.slurm.allocation import Allocation, allocation_of
 from tune.backends.slurm.backend import SlurmBackend
 from tune.backends.slurm.submission import submit_job
 from tune.deploy.job_script import job_script, sbatch_options
@@ -45,6 +45,12 @@ def test_submitit_submits_the_options_of_job_sbatch(study: Study, words: list[st
     its_own = {name: theirs.pop(name) for name in ("output", "open-mode")}
     assert theirs == ours
     assert Path(its_own["output"]).parent == allocation.folder
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study").write_text("a file where the study was")
+    with pytest.raises(ConfigurationError, match="study/jobs/1: cannot be written"):
+        submit_job(Allocation(tmp_path / "study" / "jobs" / "1"), {}, sys.executable)
 
 
 def test_exported_sbatch_options_change_no_job(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +164,8 @@ def test_refused_job_is_submitted_by_the_resumed_study(study: Study) -> None:
 
 def test_path_that_sbatch_would_expand_is_refused(study: Study) -> None:
     trial = TrialFolder(study.root / "runs" / "50%j" / "a")
+    trial.new_attempt().mkdir(parents=True)
     trial.write_spec(SPEC)
     with pytest.raises(ConfigurationError, match="holds a %"):
-        study.backend.submit(SPEC, trial.new_attempt())
+        study.backend.submit(SPEC, trial.attempts()[0])
     assert study.slurm.jobs == {}

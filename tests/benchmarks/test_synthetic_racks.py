@@ -74,8 +74,11 @@ def test_a_run_that_never_gets_near_counts_at_the_cap(tables: Any) -> None:
     assert tables.first(rows, 0.02) == (tables.CAP, 500.0)
 
 
-def test_a_study_ends_before_the_first_deployment_of_too_little_gain(tables: Any) -> None:
-    gains = (None, 0.2, 0.01, tables.MIN_GAIN / 2, 0.3)
+def test_a_study_ends_before_the_second_deployment_of_too_little_gain(
+    tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MIN_OBSERVATIONS", 2)
+    gains = (None, 0.2, tables.MIN_GAIN / 2, tables.MIN_GAIN / 2, 0.3)
     ends = [tables.Row(0, 0, "predicts", n, 50.0 * n, 0.1 / n, gain) for n, gain in enumerate(gains, 1)]
     goes_on = ends[:3]
     predicts_nothing = [tables.Row(0, 0, "none", 1, 50.0, 0.0)]
@@ -156,6 +159,10 @@ def test_the_published_tables_follow_from_the_committed_runs(tables: Any, root: 
     for table in (tables.regret_table(runs), tables.ended_table(runs)):
         for line in table.splitlines()[2:]:
             assert line in published
+    later = tables.read_runs(tables.DATA / "held_out_runs_2026-11-30.csv")
+    (regret,), (ended,) = (text(later).splitlines()[2:] for text in (tables.regret_table, tables.ended_table))
+    assert regret.replace("| surrogate |", "| surrogate of 0.2.0, 2026-11-30 |") in published
+    assert ended.replace("| surrogate |", "| surrogate of 0.2.0, by the rule of studies |") in published
 
 
 def test_runs_are_written_as_they_were_read(tables: Any, tmp_path: Path) -> None:

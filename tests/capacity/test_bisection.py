@@ -37,10 +37,10 @@ def test_the_rate_is_found_to_within_the_resolution(true_qps: float, load: Load)
     assert true_qps / result.verified_qps <= 1 + 2.5 * load.resolution
     assert result.verified_qps <= result.capacity_qps
     full = [verdict for verdict in verdicts if verdict.plan.queries is None]
-    assert (ProbePlan(result.verified_qps, None), True) in [(one.plan, one.slo_held) for one in full]
+    assert (ProbePlan(result.verified_qps, None), True) in [(one.plan, one.slo_met) for one in full]
     if load is LOAD:
         assert len(full) <= MAX_FULL_RUNS
-    assert not result.censored
+    assert not result.stopped_early
 
 
 def test_full_runs_follow_short_probes_that_are_much_shorter() -> None:
@@ -68,10 +68,10 @@ def test_a_range_of_one_rate_is_one_full_run(true_qps: float, verified: float | 
 
 def test_a_deployment_clearly_below_the_rate_to_beat_is_stopped_early() -> None:
     result, verdicts = run_search(5.0, early_stop_qps=12.0)
-    assert result.censored
+    assert result.stopped_early
     assert verdicts[0].plan.target_qps == pytest.approx(12.0 * (1 + LOAD.resolution), rel=0.01)
     assert len(verdicts) == 2
-    assert not run_search(13.0, early_stop_qps=12.0)[0].censored
+    assert not run_search(13.0, early_stop_qps=12.0)[0].stopped_early
 
 
 def test_an_invalid_probe_is_repeated_once_and_then_ends_the_search() -> None:

@@ -106,23 +106,23 @@ def test_the_verified_rate_held_and_no_run_follows_above_a_miss(
     result, verdicts = run_search(FixedForecast(true_qps * off, drift), true_qps)
     full = [verdict for verdict in verdicts if verdict.plan.queries is None]
     assert len(full) <= MAX_FULL_RUNS
-    held = [verdict.plan.target_qps for verdict in full if verdict.slo_held]
+    held = [verdict.plan.target_qps for verdict in full if verdict.slo_met]
     assert result.verified_qps == max(held, default=None)
     missed = float("inf")
     for verdict in full:
         assert verdict.plan.target_qps <= missed * (1 - FULL_RUN_STEP_FRAC) * (1 + 1e-12)
-        missed = min(missed, verdict.plan.target_qps) if not verdict.slo_held else missed
+        missed = min(missed, verdict.plan.target_qps) if not verdict.slo_met else missed
 
 
 def test_a_miss_lowers_the_next_run_and_a_hit_ends() -> None:
     result, verdicts = run_search(FixedForecast(10.0), true_qps=9.95)
-    assert [verdict.slo_held for verdict in verdicts if verdict.plan.queries is None] == [False, True]
+    assert [verdict.slo_met for verdict in verdicts if verdict.plan.queries is None] == [False, True]
     assert result.verified_qps == pytest.approx(10.0 * (1 - FULL_RUN_STEP_FRAC), rel=1e-3)
     assert result.missed_qps == 10.0
 
 
 def test_a_further_full_run_needs_a_gain_above_the_resolution() -> None:
-    verdicts = [ProbeVerdict(ProbePlan(10.0, None), slo_held=True)]
+    verdicts = [ProbeVerdict(ProbePlan(10.0, None), slo_met=True)]
     little, much = 10.0 * (1 + LOAD.resolution), 10.0 * (1 + 2 * LOAD.resolution)
     assert isinstance(next_step(verdicts, FixedForecast(little), LOAD), CapacityResult)
     assert next_step(verdicts, FixedForecast(much), LOAD) == ProbePlan(much, None)
@@ -144,7 +144,7 @@ def test_a_rate_that_fails_pooled_over_shuffles_is_lowered(pooled_qps: float, pl
 def test_a_deployment_below_the_threshold_stops_after_one_short_probe() -> None:
     result, verdicts = run_search(FixedForecast(10.0), true_qps=10.1, early_stop_qps=16.0)
     assert [verdict.plan for verdict in verdicts] == [ProbePlan(16.23, 1200)]
-    assert result == CapacityResult(None, None, 10.2, 15.0, 10.3, censored=True)
+    assert result == CapacityResult(None, None, 10.2, 15.0, 10.3, stopped_early=True)
 
 
 def test_a_deployment_above_the_threshold_is_searched_from_just_above_it() -> None:
@@ -163,10 +163,10 @@ def test_early_stops_need_a_miss_and_a_clearly_lower_forecast(
 ) -> None:
     forecast = FixedForecast(true_qps * off, drift)
     result, verdicts = run_search(forecast, true_qps, early_stop_qps=true_qps * threshold_frac)
-    if result.censored:
+    if result.stopped_early:
         assert forecast.qps < true_qps * threshold_frac * (1 - EARLY_STOP_MARGIN_FRAC)
-        assert not any(verdict.slo_held and verdict.plan.queries is None for verdict in verdicts)
-        assert any(verdict.slo_held is False for verdict in verdicts)
+        assert not any(verdict.slo_met and verdict.plan.queries is None for verdict in verdicts)
+        assert any(verdict.slo_met is False for verdict in verdicts)
         assert result.verified_qps is None
 
 
@@ -198,14 +198,14 @@ def test_rates_leave_the_range_only_past_an_end_that_was_reached_and_none_misses
     for verdict in verdicts:
         qps = verdict.plan.target_qps
         assert lowest <= qps <= highest
-        if width > 1 and verdict.slo_held and qps >= readable_qps(highest):
+        if width > 1 and verdict.slo_met and qps >= readable_qps(highest):
             highest *= RANGE_WIDENING_FACTOR
-        if width > 1 and not verdict.slo_held and qps <= lowest:
+        if width > 1 and not verdict.slo_met and qps <= lowest:
             lowest /= RANGE_WIDENING_FACTOR
     missed = [
         verdict.plan.target_qps
         for verdict in verdicts
-        if verdict.plan.queries is None and not verdict.slo_held
+        if verdict.plan.queries is None and not verdict.slo_met
     ]
     assert len(set(missed)) == len(missed)
 
@@ -226,7 +226,7 @@ def test_an_end_of_the_range_that_is_no_answer_is_left_behind() -> None:
 def test_a_range_is_left_by_steps_however_far_the_forecast_goes() -> None:
     _, verdicts = run_search(FixedForecast(100.0), 9.0, limited(5.0, 8.0))
     assert [verdict.plan.target_qps for verdict in verdicts[:2]] == [8.0, 8.0 * RANGE_WIDENING_FACTOR]
-    assert not verdicts[1].slo_held
+    assert not verdicts[1].slo_met
 
 
 def test_a_range_of_one_rate_pins_the_rate() -> None:
@@ -240,7 +240,7 @@ def test_an_unexpected_miss_and_an_invalid_run_are_repeated_once(held: bool | No
     verdicts, forecast = [ProbeVerdict(ProbePlan(10.0, None), held)], FixedForecast(10.0, residual=residual)
     assert next_step(verdicts, forecast, LOAD) == ProbePlan(10.0, None)
     assert next_step(
-        [*verdicts, ProbeVerdict(ProbePlan(10.0, None), slo_held=True)], forecast, LOAD
+        [*verdicts, ProbeVerdict(ProbePlan(10.0, None), slo_met=True)], forecast, LOAD
     ) == CapacityResult(10.0, None, 10.2, 15.0, 10.3)
     after = next_step([*verdicts, *verdicts], forecast, LOAD)
     if held is None:
@@ -249,7 +249,7 @@ def test_an_unexpected_miss_and_an_invalid_run_are_repeated_once(held: bool | No
         assert isinstance(after, ProbePlan)
         assert after.target_qps < 10.0
     expected = next_step(
-        [ProbeVerdict(ProbePlan(10.0, None), slo_held=False)], FixedForecast(10.0, residual=-0.02), LOAD
+        [ProbeVerdict(ProbePlan(10.0, None), slo_met=False)], FixedForecast(10.0, residual=-0.02), LOAD
     )
     assert isinstance(expected, ProbePlan)
     assert expected.target_qps < 10.0

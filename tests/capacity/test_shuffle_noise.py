@@ -11,7 +11,7 @@ from support.request_logs import spec
 
 from tune.analysis.slo import slo_holds
 from tune.capacity.shuffle_noise import SHUFFLES, shuffle_noise
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 
 pytestmark = pytest.mark.slow  # hundreds of simulated runs
 
@@ -29,7 +29,7 @@ OTHER_SHUFFLES = range(300, 330)
 def holds(qps: float, shuffle_seed: int) -> bool:
     assert CALIBRATION
     load = SPEC.load.at(qps).model_copy(update={"shuffle_seed": shuffle_seed})
-    return slo_holds(simulate(SPEC.model_copy(update={"load": load}), CALIBRATION), SPEC.slo)
+    return slo_holds(simulate_serving(SPEC.model_copy(update={"load": load}), CALIBRATION), SPEC.slo)
 
 
 def test_most_other_shuffles_hold_a_rate_two_deviations_below_their_median() -> None:

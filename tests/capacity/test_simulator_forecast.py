@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from support.composed import composed
 
-from tune.analysis.slo import late_requests
+from tune.analysis.slo import late_requests, slo_holds
 from tune.capacity.search import REPEAT_RESIDUAL_FRAC, short_run_queries
 from tune.capacity.simulator_fit import SLOW_WORKER_SCALE
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
@@ -30,7 +30,7 @@ CALIBRATION: Calibration = SETTINGS.cluster.calibration
 def run(hardware: Calibration, qps: float, queries: int | None = None, spec: TrialSpec = SPEC) -> RequestLog:
     load = spec.load.model_copy(update={"target_qps": qps})
     load = load if queries is None else load.sample(queries)
-    return simulate(spec.model_copy(update={"load": load}), hardware)
+    return simulate_serving(spec.model_copy(update={"load": load}), hardware)
 
 
 def holds(hardware: Calibration, qps: float, spec: TrialSpec = SPEC) -> bool:
@@ -70,8 +70,8 @@ def test_other_hypotheses_are_fitted_only_where_the_calibration_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A fit of one hypothesis takes at least a simulation at its start and one for each of three slopes."""
-    simulated = Mock(side_effect=simulate)
-    monkeypatch.setattr("tune.capacity.simulator_forecast.simulate", simulated)
+    simulated = Mock(side_effect=simulate_serving)
+    monkeypatch.setattr("tune.capacity.simulator_forecast.simulate_serving", simulated)
     SimulatorForecast(SPEC, CALIBRATION).learn(15.0, run(CALIBRATION, 15.0, 900), full=False)
     assert simulated.call_count == 4
     slow = run(CALIBRATION.model_copy(update={"last_decode_worker_scale": SLOW_WORKER_SCALE}), 15.0, 900)
@@ -187,7 +187,7 @@ def test_a_short_probe_gives_both_pool_capacities(bottleneck: Role) -> None:
     for role, qps in pools.items():
         for factor, held in ((0.94, True), (1.06, False)):
             load = SPEC.load.at(qps * factor)
-            log = simulate(SPEC.model_copy(update={"load": load}), hardware, role)
+            log = simulate_serving(SPEC.model_copy(update={"load": load}), hardware, role)
             late = max(int(mask.sum()) for mask in late_requests(log, SPEC.slo))
             assert (late <= late_allowed(len(log))) == held, (role, factor)
 
@@ -201,3 +201,27 @@ def test_a_stopped_run_is_compared_with_the_start_of_one(queries: int) -> None:
     for name, value in forecast.fitted.items():
         assert value == pytest.approx(getattr(CALIBRATION, name), rel=1e-9), name
     assert abs(forecast.log_rate_residual()) < 0.02
+
+
+def majority_holds(spec: TrialSpec, qps: float) -> bool:
+    """Return whether at least half of several shuffles hold."""
+    loads = (spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": seed}) for seed in range(9))
+    logs = (simulate_serving(spec.model_copy(update={"load": load}), CALIBRATION) for load in loads)
+    return sum(slo_holds(log, spec.slo) for log in logs) >= 5
+
+
+@pytest.mark.slow
+def test_capacity_is_found_where_late_requests_hardly_grow_with_the_rate() -> None:
+    """Long answers use up a limit on the latency: a margin in late requests cost 10 % of the rate."""
+    words = ("split.prefill_workers=12", "split.decode_workers=6", "prefill.max_num_tokens=16384")
+    limits = {"ttft_p50_s": 1.0, "ttft_p99_s": None, "tpot_p99_s": None, "latency_p99_s": 50.0}
+    spec = composed(
+        *words, "decode.max_batch_size=96", *(f"slo.{k}={v or 'null'}" for k, v in limits.items())
+    )
+    trial = spec.trial_spec
+    forecast = SimulatorForecast(trial, CALIBRATION)
+    forecast.learn(11.0, run(CALIBRATION, 11.0, 1200, trial), full=False)
+    full_run_qps, capacity_qps = forecast.full_run_qps(), forecast.capacity_qps()
+    assert majority_holds(trial, 0.985 * capacity_qps)
+    assert not majority_holds(trial, 1.015 * capacity_qps)
+    assert 0.97 * capacity_qps < full_run_qps < 1.01 * capacity_qps

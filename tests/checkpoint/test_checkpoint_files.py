@@ -117,6 +117,8 @@ def test_quantisation_that_names_no_format_is_a_warning(whole: ExpectedCheckpoin
         ("FP8", "fp8", None),
         (None, "auto", None),
         (None, "bfloat16", None),
+        ("FP8", "fp8_ds_mla", None),
+        (None, "fp8_ds_mla", None),
         (None, "fp8", "no scales for one"),
         ("FP8", "auto", "scales for fp8"),
         ("FP8", "bfloat16", "scales for fp8"),

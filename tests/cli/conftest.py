@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Tune
-from support.local_trials import Start, alive
+from support.local_trials import Start, require_ended
 
 
 @pytest.fixture
@@ -50,7 +49,4 @@ def start(tmp_path: Path) -> Iterator[Start]:
             )
 
         yield begin
-        left = alive(tmp_path)
-        for process in left:
-            os.kill(process, signal.SIGKILL)
-        assert not left
+        require_ended(tmp_path)

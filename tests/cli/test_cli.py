@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +53,7 @@ def test_documented_overrides_work(tune: Tune) -> None:
         *SHORT,
     )
     assert done.returncode == 0, done.stderr
-    assert "13P5D  14 queries/s" in done.stdout
+    assert "13P5D TP4/TP4  14 queries/s" in done.stdout
     assert "elsewhere/mine/" in done.stdout
 
 
@@ -145,6 +140,7 @@ def test_once_is_refused_without_detached_jobs(tune: Tune, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_preflight_prints_every_finding(tune: Tune, tmp_path: Path) -> None:
     good = tune("action=preflight")
+    assert good.stdout.count("their requests are not counted") == 1, "the default stack opens no port"
     assert good.returncode == 0
     assert "decode.max_seq_len" in good.stdout
     bad = tune(
@@ -294,60 +290,3 @@ def test_the_printed_command_widens_the_range_and_goes_on_with_the_trials(tune: 
     assert "2 trials on record are points of it and count, 0 are left aside" in wider.stderr
     assert "after 3 of 9 planned trials" in wider.stdout
     assert "(3 different configurations)" in tune("action=status", "study.name=rate-sim").stdout
-
-
-@pytest.mark.slow
-def test_study_resumes_after_ctrl_c(tmp_path: Path) -> None:
-    study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=200", "study.parallel=2"]
-    running = subprocess.Popen(
-        study, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    recorded = tmp_path / "runs" / "pd_split-sim"
-    deadline_s = time.monotonic() + 180
-    while len(list(recorded.glob("*/outcome.json"))) < 3:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGINT)
-    _, text = running.communicate(timeout=120)
-    assert running.returncode == 130, text
-    assert "run the same command to resume" in text
-    assert text.index("Ctrl-C: ending what runs") < text.index("Interrupted.")
-    assert "Traceback" not in text
-    before = {path: path.read_bytes() for path in recorded.glob("*/outcome.json")}
-    assert 3 <= len(before) < 200
-    done = subprocess.run(
-        [*study, f"study.n_trials={len(before) + 4}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert all(path.read_bytes() == content for path, content in before.items())
-
-
-@pytest.mark.slow
-def test_study_resumes_after_a_kill(tmp_path: Path) -> None:
-    study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=12", *SHORT]
-    running = subprocess.Popen(
-        study, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    recorded = tmp_path / "runs" / "pd_split-sim"
-    deadline_s = time.monotonic() + 180
-    while len(list(recorded.glob("*/outcome.json"))) < 2:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
-    workers = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    running.kill()
-    running.wait(timeout=120)
-    assert workers
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < deadline_s, "its workers outlive a killed study"
-        time.sleep(0.05)
-    done = subprocess.run(study, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    subprocess.run(study, cwd=whole, capture_output=True, check=True)
-    rankings = [base / "reports" / "pd_split-sim" / "ranking.json" for base in (tmp_path, whole)]
-    assert rankings[0].read_text() == rankings[1].read_text()

@@ -21,6 +21,9 @@ QUERIES = 60
 def measured(process_said: str, folder: Path) -> tuple[Path, dict[str, dict[str, float]]]:
     """Return the attempt of the one trial in `folder`, and the last samples of each of its processes."""
     (attempt,) = (folder / "runs").glob("single-local/*/raw/1")
+    logs = [log.read_text() for log in attempt.glob("logs/localhost_frontend*.out")]
+    assert len(logs) == 2
+    assert not [log for log in logs if "scheduling::selector" in log], "a line for every choice"
     metrics = attempt / "probe-1" / METRICS_FILE
     assert metrics.exists(), process_said
     return attempt, {scrape.process: dict(scrape.samples) for scrape in read_metrics(metrics)}

@@ -8,12 +8,12 @@ import pytest
 from support.composed import changed, composed
 
 from tune.cli.image_command import image_action
-from tune.config import Composition
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError
 
 
-def composition(*changes: str) -> Composition:
-    return Composition(changed(composed("cluster=slurm"), *changes), "single-slurm", changes)
+def composition(*changes: str) -> ComposedConfig:
+    return ComposedConfig(changed(composed("cluster=slurm"), *changes), "single-slurm", changes)
 
 
 def test_steps_are_written_for_the_file_that_jobs_run_in(
@@ -35,7 +35,7 @@ def test_facts_that_say_nothing_to_build_are_refused(tmp_path: Path) -> None:
 
 def test_engine_without_steps_is_refused(tmp_path: Path) -> None:
     settings = composed("cluster=slurm", "stack=dynamo_vllm", "prefill=vllm", "decode=vllm")
-    other = Composition(changed(settings, f"runs_dir={tmp_path}"), "single-slurm", ())
+    other = ComposedConfig(changed(settings, f"runs_dir={tmp_path}"), "single-slurm", ())
     with pytest.raises(ConfigurationError, match=r"found stack\.engine=dynamo_vllm, whose image"):
         image_action(other)
     assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_job_is_listed_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> N
 
     stamp = "2026-01-01T00:00:00+00:00"
     record = AttemptRecord(
-        started_at=stamp, ended_at=stamp, held_s=36.0, error="stopped: scancel", cause="infrastructure"
+        started_at=stamp, ended_at=stamp, occupied_s=36.0, error="stopped: scancel", cause="infrastructure"
     )
     write_attempt(attempt, record)
     assert "job" not in tune("action=status", *ONE).stdout.partition("best")[2]
@@ -103,6 +103,7 @@ def test_secret_of_a_job_reaches_no_file(
     named = (
         *("+prefill.env={HF_TOKEN: null, UCX_TLS: rc}", "+stack.env.AWS_SECRET_ACCESS_KEY=null"),
         *("+cluster.srun_env={REGISTRY_AUTH: null, ENROOT_ALLOW_DEV: 'yes'}", "load.min_duration_s=60.0"),
+        "cluster.command_prefix.decode=[nice]",
     )
     short = (*named, "load.concatenate_permutation=false")
     assert tune(*RUN, *short).returncode == 3
@@ -116,6 +117,7 @@ def test_secret_of_a_job_reaches_no_file(
         "stack.env": {"AWS_SECRET_ACCESS_KEY": "set"},
         "cluster.srun_env": {"ENROOT_ALLOW_DEV": "yes", "REGISTRY_AUTH": "set"},
     }
+    assert outcome.provenance["launch_options"] == {"command_prefix.decode": "nice"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(b"HF_TOKEN" in path.read_bytes() for path in files), "the name does"
     assert [path for path in files if b"_5ecret" in path.read_bytes()] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -43,12 +44,36 @@ CUT = (
 
 
 @pytest.mark.slow
+def test_aggregated_workers_on_real_dynamo_are_measured(
+    start: Start, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Both workers register under the name of a decode worker and serve; none sends a cache."""
+    load = [word for word in SMALL if not word.startswith("split.")]
+    process = start(*load, "split=aggregated", "split.aggregated_workers=2", *dynamo)
+    said = printed(process)
+    assert process.returncode == 0, said
+    assert "backend/tensorrt_llm 2 of 2, model listed" in said
+    assert "every worker has worked" in said
+    assert "2 of 2 aggregated workers" in said
+    assert re.search(r"2A TP\d  10 queries/s  mock engines on this machine", said)
+    (attempt,) = (tmp_path / "runs").glob("single-local/*/raw/1")
+    last = {scrape.process: scrape.samples for scrape in read_metrics(attempt / "probe-1" / METRICS_FILE)}
+    taken = {name: total(samples, "dynamo_component_requests_total") for name, samples in last.items()}
+    assert (taken["aggregated_w0"] or 0) + (taken["aggregated_w1"] or 0) >= 60
+    outcome = json.loads((attempt.parents[1] / "outcome.json").read_text())
+    assert outcome["probes"][0]["queries"] == 60
+    assert outcome["ttft_s"]["p50"] > 0.02
+    checks = {check["name"]: check["result"] for check in outcome["probes"][0]["checks"]}
+    assert checks["kv_transfers"] == "not_counted"
+
+
+@pytest.mark.slow
 def test_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...], tmp_path: Path) -> None:
     process = start(*SMALL, *CUT, *dynamo)
     said = printed(process)
     assert process.returncode == 0, said
     assert "prefill 2 of 2, backend/tensorrt_llm 1 of 1, model listed" in said
-    assert "2P1D  10 queries/s  mock engines on this machine" in said
+    assert re.search(r"2P1D TP\d/TP\d  10 queries/s  mock engines on this machine", said)
     (attempt,) = (tmp_path / "runs").glob("single-local/*/raw/1")
     last = {scrape.process: scrape.samples for scrape in read_metrics(attempt / "probe-1" / METRICS_FILE)}
     taken = {name: total(samples, "dynamo_component_requests_total") for name, samples in last.items()}
@@ -66,6 +91,24 @@ def test_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...],
     assert 0 < outcome["breakdown"]["kv_used_frac"] < 1
     assert outcome["breakdown"]["prefill_utilisation"] is not None  # a few glances may all see it idle
     assert not list(attempt.glob("home*"))
+
+
+@pytest.mark.slow
+def test_users_of_real_dynamo_wait_for_their_answers(
+    start: Start, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    users = ("load.mode=concurrency", "load.concurrency=24", "load.target_qps=null", "slo.ttft_p99_s=null")
+    short = ("load.dataset.inputs.mean_tokens=200.0", "load.dataset.outputs.mean_tokens=20.0")
+    process = start(*SMALL, *users, *short, *dynamo)
+    said = printed(process)
+    assert process.returncode in {0, 1}, said
+    assert re.search(r"2P1D TP\d/TP\d  24 users  mock engines on this machine", said)
+    assert "LoadGen   none: a closed loop of 24 users" in said
+    (attempt,) = (tmp_path / "runs").glob("users-local/*/raw/1")
+    log = read_requests(attempt / "probe-1" / REQUESTS_FILE)
+    assert len(log) == 459
+    assert set(log.error) == {""}
+    assert (log.scheduled_ns[24:] >= np.sort(log.done_ns)[:-24]).all()
 
 
 CAPACITY = (
@@ -118,7 +161,7 @@ def asks(folder: Path) -> bool:
 def test_process_that_dies_during_a_run_fails_the_trial(
     name: str, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = start(*SMALL, *dynamo)
+    process = start(*SMALL, *dynamo, "study.retries=0")
     wait_for(lambda: asks(tmp_path))
     victim = next(p for p, command in alive(tmp_path).items() if COMMANDS[name] in command)
     os.kill(victim, signal.SIGKILL)
@@ -166,13 +209,17 @@ def test_study_on_real_dynamo_ends_with_a_report(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [([signal.SIGINT], 130), ([signal.SIGINT] * 2, 130), ([signal.SIGKILL], -signal.SIGKILL)],
+)
 def test_interrupted_or_killed_trial_leaves_a_record_and_no_process(
-    number: signal.Signals, code: int, start: Start, dynamo: tuple[str, ...], tmp_path: Path
+    signals: list[signal.Signals], code: int, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, "load.min_duration_s=120.0", *dynamo)
     wait_for(lambda: list((tmp_path / "runs").glob("single-local/*/raw/1/probe-1")))
-    process.send_signal(number)
+    for number in signals:
+        process.send_signal(number)
     assert finish(process) == code
     wait_for(lambda: not alive(tmp_path))
     (attempt,) = (tmp_path / "runs").glob("single-local/*/raw/1")

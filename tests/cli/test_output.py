@@ -7,6 +7,7 @@ import pty
 import shlex
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,31 @@ show_error("wro\\x1b[2Jng")
 """
 
 
-def on_terminal(**environment: str) -> str:
-    """Return what a terminal receives."""
+def on_terminal(code: str = CODE, columns: int = 120, **environment: str) -> str:
+    """Return what a terminal of `columns` receives."""
     outer, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, columns))
     environment = {name: text for name, text in os.environ.items() if name != "NO_COLOR"} | environment
-    subprocess.run([sys.executable, "-c", CODE], stdout=inner, stderr=inner, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code], stdout=inner, stderr=inner, env=environment, check=True)
     os.close(inner)
     received = os.read(outer, 65536).decode()
     os.close(outer)
     return received
+
+
+@pytest.mark.slow
+def test_long_lines_break_between_words_on_a_terminal_and_commands_stay_whole() -> None:
+    words = "next      " + "Another trial is expected to raise the best rate. " * 3
+    command = "again     python -m tune " + "decode.max_batch_size=256 " * 5
+    code = f"from tune.cli.output import show; show({words!r}); show({command!r})"
+    screen = on_terminal(code, TERM="dumb", columns=60).replace("\r", "")
+    *lines, last = screen.rstrip("\n").split("\n")
+    assert last == command
+    assert max(map(len, lines)) <= 60
+    assert " ".join(line.strip() for line in lines) == words.strip()
+    assert all(line.startswith(" " * 10) and line[10] != " " for line in lines[1:])
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert piped == f"{words}\n{command}\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from support.composed import changed
 from support.outcomes import failed, measured
 from support.synthetic_study import RATE_SPACE
 from support.synthetic_study import study as study_record
 
 from tune.backends.activity import Activity
+from tune.cli import progress
 from tune.cli.live_progress import render_progress
-from tune.cli.progress import LINE_INTERVAL_S, StudyLines, study_progress
+from tune.cli.progress import LINE_INTERVAL_S, StudyLines, study_progress, working
 from tune.cli.result_colours import coloured
 from tune.cli.study_progress import StudyProgress, duration, times_text
 from tune.spec.settings import Settings
@@ -60,8 +62,9 @@ def drawing() -> Console:
 def half_way(progress: StudyProgress, clock: Clock, shipped: Settings) -> None:
     """Let two trials end, one hold and miss a rate, and ten wait."""
     progress.prepared(3, 85)
+    searched = changed(shipped, "load.mode=capacity").trial_spec
     for number in range(2, 14):
-        progress.trial_begun(number, shipped.trial_spec)
+        progress.trial_begun(number, searched)
         clock.now_s += 1.5
     progress.trial_ended(measured(2))
     progress.trial_ended(failed(3))
@@ -185,3 +188,19 @@ def test_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(progress, StudyLines)
         progress.recorded(measured(0))
     assert capsys.readouterr().err == ""
+
+
+def test_a_task_of_unknown_length_is_said_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "QUIET_S", 0.001)
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.001)
+    said = ""
+    with working("writing the report"):
+        while said.count("writing the report, 0:00 passed\n") < 2:
+            said += capsys.readouterr().err
+    capsys.readouterr()
+    monkeypatch.setattr(progress, "QUIET_S", 60.0)
+    with working("quick"):
+        pass
+    assert not capsys.readouterr().err

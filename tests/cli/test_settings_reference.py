@@ -13,6 +13,7 @@ from support.other_engine import REFERENCE
 from tune.cli.setting_meanings import EVERY_ENGINE, TABLE
 from tune.cli.settings_reference import render_markdown, setting_rows
 from tune.spec.engine_table import ENGINES, settings_class
+from tune.spec.split import ALL_ROLES
 
 SETTINGS = list(dict.fromkeys(map(settings_class, ENGINES)))
 """The class of settings of each engine, shared ones once."""
@@ -27,7 +28,7 @@ def paths() -> list[str]:
 def test_the_table_describes_exactly_the_settings_that_exist(paths: list[str]) -> None:
     engines = [
         f"{pool}.{name}"
-        for pool in ("prefill", "decode")
+        for pool in ALL_ROLES
         for settings in SETTINGS
         for name in (*settings.MEANINGS, *EVERY_ENGINE)
     ]
@@ -49,7 +50,7 @@ def test_rows_state_type_unit_and_default() -> None:
     values = composed().model_dump(mode="json")
     rows = {row.path: row for row in setting_rows(values)}
     rate = rows["load.target_qps"]
-    assert (rate.kind, rate.unit, rate.default) == ("number > 0", "queries/s", "15.75")
+    assert (rate.kind, rate.unit, rate.default) == ("number > 0 or null", "queries/s", "15.75")
     assert rows["confirm.confidence"].kind == "number >= 0.5 and < 1"
     assert rows["load.rate_range_qps"].kind == "[number > 0, number > 0] or null"
     assert rows["sweep.space.NAME.kind"].kind == "int or float or ordered or choice or graph_family"
@@ -65,15 +66,15 @@ def test_the_settings_of_each_engine_are_described_apart(monkeypatch: pytest.Mon
     rows = {row.path: row for row in setting_rows(values) if row.engines == ("stand_in",)}
     assert (rows["decode.ranks"].kind, rows["decode.ranks"].unit) == ("integer", "GPUs")
     page = render_markdown(values)
-    assert page.count("With `stack.engine` stand_in:") == 2
-    assert page.count("With `stack.engine` trtllm or dynamo_mocker:") == 2
+    assert page.count("With `stack.engine` stand_in:") == 3
+    assert page.count("With `stack.engine` trtllm or dynamo_mocker:") == 3
 
 
 @pytest.mark.slow
 def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
     script = root / "scripts" / "write_reference.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
-    for page in ("settings.md", "metrics.md", "ranking.md"):
+    for page in ("settings.md", "metrics.md", "failures.md", "ranking.md", "run-checks.md"):
         shown = root / "docs" / "reference" / page
         assert (tmp_path / page).read_text() == shown.read_text(), f"make reference writes {shown} anew"
 
@@ -85,7 +86,7 @@ def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path) -> 
     paths = [row.path for row in setting_rows(values) if not row.engines or engine in row.engines]
     command = [sys.executable, "-m", "tune", "--help", "load.target_qps=14"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "load.target_qps=14\n      [number > 0, queries/s] Mean rate of the arrivals;" in text
+    assert "load.target_qps=14\n      [number > 0 or null, queries/s] Mean rate of the arrivals;" in text
     assert [path for path in paths if path not in text] == []
     assert "${" not in text, "every interpolation is resolved"
 

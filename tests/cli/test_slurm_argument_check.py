@@ -33,11 +33,24 @@ def test_refused_key_ends_the_trial_before_a_worker_starts(
     assert logs == ["g01_argument_check.out", "g01_evidence.out"]
 
 
+HEATED = """#!/bin/sh
+case "$*" in *counters*) ;; *) exit 9 ;; esac
+us=0; [ -e "$0.$SLURMD_NODENAME" ] && us=5000000; : > "$0.$SLURMD_NODENAME"
+[ "$SLURMD_NODENAME" = g02 ] || us=0
+printf '0, 1200.00, 1200.00, %s, 0, 0, 0\\n1, 1200.00, 1200.00, 0, 0, 0, 0\\n' $us
+"""
+"""Act as nvidia-smi on nodes with two GPUs, of which one of g02 was too hot for five seconds."""
+
+
 def test_accepted_plan_runs(
     start: Start, slurm: SlurmRack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stubs = stubbed(tmp_path / "stub")
     monkeypatch.setenv("PATH", str(tmp_path / "stub" / "services"), prepend=":")
-    process = start(*slurm.words, *WORDS, *IMAGE, *stubbed(tmp_path / "stub"))
+    nvidia_smi = tmp_path / "stub" / "services" / "nvidia-smi"
+    nvidia_smi.write_text(HEATED)
+    nvidia_smi.chmod(0o755)
+    process = start(*slurm.words, *WORDS, *IMAGE, *stubs)
     said = printed(process)
     (outcome,) = outcomes(tmp_path)
     assert outcome["status"] == "measured", said
@@ -45,6 +58,9 @@ def test_accepted_plan_runs(
     assert evidence["nodes"] == ["g01", "g02", "g03"]
     assert not [name for name in evidence["missing"] if name.startswith("report of")], "every node reported"
     assert " on " not in evidence["versions"]["Python"], "all nodes are one machine"
+    clocks = next(check for check in outcome["checks"] if check["name"] == "clocks")
+    assert clocks["result"] == "off", clocks
+    assert clocks["found"].startswith("GPU 0 of g02 was held down by heat, in hardware for 5 of "), clocks
     (log,) = tmp_path.glob("runs/*/jobs/1/*_log.out")
     assert "the software accepts prefill.yaml, decode.yaml" in log.read_text()
     assert "command line of frontend not checked, because" in log.read_text()

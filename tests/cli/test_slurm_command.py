@@ -62,7 +62,7 @@ def test_one_trial_runs_on_all_nodes(
 def test_killed_engine_fails_the_trial(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = start(*slurm.words, *small(queries=300, seconds=60), *dynamo)
+    process = start(*slurm.words, *small(queries=300, seconds=60), *dynamo, "study.retries=0")
     await_asking(tmp_path)
     kill_on(slurm, "g03", "--disaggregation-mode decode")
     said = printed(process)

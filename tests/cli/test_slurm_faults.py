@@ -19,7 +19,7 @@ from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-LONG = small(queries=300, seconds=60)
+LONG = (*small(queries=300, seconds=60), "study.retries=0")
 """A trial that goes on until something happens to it."""
 
 
@@ -115,7 +115,9 @@ def test_preemption_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) 
 def test_time_limit_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     """Slurm looks every 30 s whom to warn: here at least half a minute before the limit."""
     limit = ("cluster.time_limit=0:02:00", "cluster.signal_s=60")
-    process = start(*slurm.words, *small(queries=600, seconds=120), *stubbed(tmp_path / "stub"), *limit)
+    process = start(
+        *slurm.words, *small(queries=600, seconds=120), "study.retries=0", *stubbed(tmp_path / "stub"), *limit
+    )
     said = printed(process)
     assert process.returncode == 3, said
     assert "time limit" in error_of(tmp_path)
@@ -144,7 +146,7 @@ def test_dead_nodes_are_recorded(start: Start, slurm: SlurmRack, tmp_path: Path)
 
 def test_node_that_fails_twice_is_avoided_and_named(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     """Slurm still counts on the node when it gives it to the job."""
-    words = (*slurm.words, *small(), *stubbed(tmp_path / "stub"))
+    words = (*slurm.words, *small(), *stubbed(tmp_path / "stub"), "study.retries=0")
     for number in (1, 2):
         slurm.kill_node("g02")
         said = printed(start(*words))

@@ -14,6 +14,8 @@ from tune.records.folders import StudyFolder
 from tune.spec.settings import Settings
 from tune.study.identity import study_record
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"aiohttp", "jinja2", "numba", "optuna", "pandas", "plotly", "scipy", "submitit", "torch"}
 ADAPTER = "tune.engines.trtllm.adapter"
 HELP = "tune.cli.settings_reference"
@@ -45,6 +47,7 @@ def test_action_imports_only_what_it_needs(
 ) -> None:
     logs = root / "tests" / "data" / "loadgen" / "v5.0.25_published"
     words = [word.replace("LOGS", str(logs)) for word in words]
+    (tmp_path / "runs").mkdir()
     StudyFolder(tmp_path / "runs" / "single-sim").write_study(study_record(shipped, "single-sim", ()))
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(words=words, watched=WATCHED)],

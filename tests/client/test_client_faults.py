@@ -1,5 +1,6 @@
 """Run `python -m tune.client` where something fails: it says so, and leaves what it knows."""
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.client_runs import run
+from support.fake_clock import faked_clock
 from support.right_client import client_command, run_command
 from support.streaming_server import StreamingServer
 from support.waiting import wait_for
@@ -57,6 +59,49 @@ def test_exception_in_the_dispatcher_ends_the_run_with_a_record(tmp_path: Path) 
     assert "raised: the clock stopped" in result.stdout, result.stderr
     log = read_requests(tmp_path / "out" / "requests.npz")
     assert "interrupted" in log.error
+
+
+SET_CLOCK = """
+import os, sys, threading, time
+from pathlib import Path
+from support.fake_clock import set_clock
+from tune.client import run
+from tune.client.client_settings import read_client_settings
+
+run.OVERDUE_S, run._PROGRESS_INTERVAL_S = 1.0, 0.2
+settings, folder = read_client_settings(Path(sys.argv[1]), [sys.argv[2]]), Path(sys.argv[3])
+ahead_s = int(sys.argv[4])
+
+def print_line(line):
+    print(line, flush=True)
+    if "  issued " in line and "  issued 0/" not in line:
+        set_clock(folder.parent, ahead_s)
+
+try:
+    run.run_client(settings, folder, time.monotonic_ns, time.time, print_line)
+except run.ResumableError as error:
+    print(f"raised: {error}", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ahead_s", "words"),
+    [(7200, "s late, up to"), (-7200, r"has not issued query \d+, which was due 1 s ago")],
+)
+def test_a_clock_that_is_set_ends_the_run(tmp_path: Path, ahead_s: int, words: str) -> None:
+    """LoadGen issues all at once, or waits for hours."""
+    environment = os.environ | faked_clock(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with StreamingServer() as server:
+        _, _, _, path, _, url, _, out = client_command(
+            tmp_path, endpoint_urls=[server.url], load__target_qps=10.0, load__min_duration_s=6.0
+        )
+        command = [sys.executable, "-c", SET_CLOCK, path, url, out, str(ahead_s)]
+        said = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert re.search(f"raised: LoadGen .*{words}.*the clock of this host was set", said.stdout), said.stderr
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from tune.loadgen.latencies import answered
 from tune.spec.load import MLPERF_SCHEDULE_SEED
 from tune.workload.arrivals import generated_query_duration_ns
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def complete_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
@@ -42,7 +44,6 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         )
 
 
-@pytest.mark.slow
 def test_complete_run_leaves_exactly_its_records(complete_run: Run) -> None:
     assert complete_run.process.returncode == 0, complete_run.process.stderr
     assert complete_run.process.stdout == ""
@@ -54,7 +55,6 @@ def test_complete_run_leaves_exactly_its_records(complete_run: Run) -> None:
     )
 
 
-@pytest.mark.slow
 def test_loadgen_issues_the_drawn_schedule(complete_run: Run) -> None:
     assert complete_run.detail("generated_query_count") == len(complete_run.schedule) == 480
     gaps_ns = generated_query_duration_ns(480, 250.0, MLPERF_SCHEDULE_SEED)
@@ -97,6 +97,15 @@ def test_record_states_the_start_in_epoch_time(complete_run: Run) -> None:
     assert -0.01 <= first_arrived_s - complete_run.log.began_at_s <= 60
 
 
+def test_record_states_when_requests_were_sent_and_how_busy_the_client_was(complete_run: Run) -> None:
+    log = complete_run.log
+    assert log.sent_ns is not None
+    assert (log.sent_ns >= log.scheduled_ns).all()
+    assert (log.sent_ns < log.first_token_ns).all()
+    assert log.client_busy_frac is not None
+    assert 0 < log.client_busy_frac < 1
+
+
 def test_times_grow_from_server_to_record_to_loadgen(complete_run: Run) -> None:
     """Each later span includes the earlier one; 1 ms is the error of the start of the test."""
     log, figures = complete_run.log, complete_run.figures
@@ -124,7 +133,6 @@ def test_loadgen_runs_with_the_benchmark_settings(complete_run: Run) -> None:
     assert complete_run.figures.result == "VALID"
 
 
-@pytest.mark.slow
 def test_each_fault_is_recorded_as_an_error(faulty_run: Run) -> None:
     assert faulty_run.process.returncode == 0, faulty_run.process.stderr
     log, figures = faulty_run.log, faulty_run.figures
@@ -141,7 +149,6 @@ def test_each_fault_is_recorded_as_an_error(faulty_run: Run) -> None:
     assert figures.ttft_s.p99 > 0.4
 
 
-@pytest.mark.slow
 def test_run_without_limits_uses_its_own_seed(tmp_path: Path) -> None:
     with StreamingServer() as server:
         result = run(
@@ -156,7 +163,6 @@ def test_run_without_limits_uses_its_own_seed(tmp_path: Path) -> None:
     assert result.figures.min_duration_met is True
 
 
-@pytest.mark.slow
 def test_run_fails_when_every_request_fails(tmp_path: Path) -> None:
     with StreamingServer(fault_of=lambda _: "http") as server:
         result = run(
@@ -173,7 +179,6 @@ def test_run_fails_when_every_request_fails(tmp_path: Path) -> None:
     assert len(result.log) == 40
 
 
-@pytest.mark.slow
 def test_futile_run_stops_with_the_record_that_proves_it(tmp_path: Path) -> None:
     """A tenth of the requests are late or fail."""
     changes = {
@@ -198,7 +203,6 @@ def test_futile_run_stops_with_the_record_that_proves_it(tmp_path: Path) -> None
     assert not list(result.out.glob("mlperf_log_*"))
 
 
-@pytest.mark.slow
 def test_run_that_may_still_hold_is_not_stopped(tmp_path: Path) -> None:
     """The run lasts longer than the time between two checks; 4 of 1,560 requests fail, 6 are forgiven.
 
@@ -218,7 +222,6 @@ def test_run_that_may_still_hold_is_not_stopped(tmp_path: Path) -> None:
     assert result.figures.queries == 1560
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_run_with_benchmark_prompts_accepts_early_ends(tmp_path: Path, root: Path, api: str) -> None:
     """The engine ends every other answer before the longest, which is no error."""

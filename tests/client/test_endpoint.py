@@ -123,6 +123,31 @@ def response_to(reply: bytes) -> StreamedResponse:
     return asyncio.run(request())
 
 
+def test_answer_that_is_whole_but_for_done_is_waited_for_until_its_limit() -> None:
+    """The server keeps the connection open until the client closes it."""
+    reply = b'data: {"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"completion_tokens":1}}\n\n'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(HEAD + b"\r\n" + reply)
+        await reader.read()
+        writer.close()
+
+    async def request() -> StreamedResponse:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            urls = [f"http://127.0.0.1:{port}/v1"]
+            settings = make_settings(endpoint_urls=urls, load__response_timeout_s=0.1)
+            response = StreamedResponse()
+            await Endpoint(settings, urls[0], time.monotonic_ns).request(b"{}", response, lambda: None)
+            return response
+
+    response = asyncio.run(request())
+    assert response.error == "time-out: no end within response_timeout_s 0.1"
+    assert response.first_token_ns > 0
+    assert response.output_tokens == 0
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -19,6 +19,8 @@ from tune.client.request_dispatcher import RequestDispatcher
 from tune.client.request_tracker import RequestTracker
 from tune.client.schedule import Schedule, draw_schedule
 
+pytestmark = pytest.mark.slow
+
 ERRORS = {
     "http": "http 503: no worker left for this model",
     "http_400": "http 400: .*prompt is too long",

@@ -68,7 +68,7 @@ def write_live_study(runs: Path) -> None:
         trial.write_spec(spec)
         attempt = trial.new_attempt()
         shutil.copytree(LIVE, attempt / PROBE_FOLDER)
-        write_attempt(attempt, AttemptRecord(started_at=BEGAN, ended_at=ENDED, held_s=90.0))
+        write_attempt(attempt, AttemptRecord(started_at=BEGAN, ended_at=ENDED, occupied_s=90.0))
         probe = measure(attempt / PROBE_FOLDER, spec, f"raw/{attempt.name}/{PROBE_FOLDER}")
         gpu_hours = spec.hardware.gpus * 90.0 / 3600
         record = Attempt(started_at=BEGAN, ended_at=ENDED, gpu_hours=gpu_hours, class_="measured")

@@ -21,6 +21,7 @@ ABSURD = [
     "hardware.hbm_bytes=1e300",
     "model.layers=99999999999999999999999",
     "decode.max_batch_size=99999999999999999999999",
+    "decode.cuda_graph_config.max_batch_size=1000000000000",
     "decode.cuda_graph_config.batch_sizes=[1,99999999999999999999999]",
     "slo.ttft_p99_s=1e300",
     "study.n_trials=99999999999999",

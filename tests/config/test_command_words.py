@@ -57,6 +57,7 @@ def test_completion_reaches_hydra_as_typed() -> None:
         (["reprot"], "Did you mean report? Actions: run, plan"),
         (["13p5d"], "Did you mean split.prefill_workers=13 split.decode_workers=5?"),
         (["14p4d"], "Did you mean split=14p4d?"),
+        (["18A"], "Did you mean split=aggregated split.aggregated_workers=18?"),
         (["gb300_nvl72"], "Did you mean hardware=gb300_nvl72?"),
         (["pd_split"], "Did you mean +sweep=pd_split?"),
         (["load.target_qps"], "Did you mean load.target_qps=VALUE?"),

@@ -10,7 +10,7 @@ import pytest
 
 from tune.core.files import no_link, write_text
 from tune.core.locks import lock_file
-from tune.errors import ConfigurationError
+from tune.errors import ConfigurationError, ResumableError
 from tune.records.proposals import Proposal, append_proposal
 
 
@@ -95,8 +95,42 @@ def test_a_dangling_link_makes_no_file_elsewhere(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.parametrize("write", [append, write_record])
+def test_a_folder_that_was_moved_away_does_not_grow_again(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(ResumableError, match=r"file: cannot be written, as its folder is gone; .* Move it"):
+        write(tmp_path / "study" / "trial" / "file")
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_lock_file_keeps_its_content(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     path.write_text("kept")
     lock(path)
     assert path.read_text() == "kept"
+
+
+def test_a_durable_file_is_on_the_disk_before_and_after_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a loss of power keeps cannot be tried here; the order of the calls that promise it can."""
+    calls: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.append(f"sync {target.name.partition('.')[0]}")
+        sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        calls.append(f"rename to {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "study" / "record", "durable", durable=True)
+    assert calls == ["sync record", "rename to record", "sync study"]
+    calls.clear()
+    write_text(tmp_path / "study" / "record", "plain")
+    assert calls == ["rename to record"]

@@ -42,3 +42,15 @@ def test_a_compiled_function_is_cold_only_once(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert printed == ["True False\n", "False False\n"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_numba_learns_of_no_blas_and_scipy_is_left_as_it_was() -> None:
+    code = (
+        "import sys, tune.core.jit\n"
+        "assert 'numba.np.arraymath' in sys.modules and 'scipy.linalg' not in sys.modules\n"
+        "import scipy.linalg, numba, numpy\n"
+        "assert numba.njit(lambda a: numpy.dot(a, a))(numpy.ones(3)) == 3"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tune.core.locks import is_file_locked, lock_file, lock_name, try_lock
-from tune.errors import ConfigurationError
+from tune.errors import ConfigurationError, ResumableError
 
 
 def test_lock_file_is_held_as_long_as_the_block(tmp_path: Path) -> None:
@@ -24,6 +24,41 @@ def test_lock_file_is_held_as_long_as_the_block(tmp_path: Path) -> None:
     assert not is_file_locked(path)
     with lock_file(path, "in use"):
         pass
+
+
+def test_a_lock_that_was_removed_is_held_again(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with lock_file(path, "in use") as held:
+        path.unlink()
+        held.require()
+        with pytest.raises(ConfigurationError, match=r"^in use$"), lock_file(path, "in use"):
+            pass
+    with lock_file(path, "in use"):
+        pass
+
+
+def test_a_lock_that_another_process_took_is_lost(tmp_path: Path) -> None:
+    path, owner = tmp_path / ".lock", tmp_path / ".lock.owner"
+    with lock_file(path, "in use") as first:
+        path.unlink()
+        with lock_file(path, "in use"):
+            owner.write_text("host 4711\n")
+            with pytest.raises(ResumableError, match=r"\.lock: was removed .*; expected .* Wait for it"):
+                first.require()
+    assert owner.read_text() == "host 4711\n", "the other one stays the owner"
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_folder_that_was_moved_is_named(another: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with lock_file(folder / ".lock", "in use") as held:
+        folder.rename(tmp_path / "elsewhere")
+        if another:
+            folder.mkdir()
+        with pytest.raises(ResumableError, match=r"study: was moved or removed .*; expected .* Move it back"):
+            held.require()
+        assert folder.exists() == another
+        assert not another or not list(folder.iterdir())
 
 
 def test_shared_probes_do_not_exclude_each_other(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tune.core.threads import map_ahead
 
 
+@pytest.mark.slow
 @given(items=st.lists(st.integers(), max_size=20), threads=st.integers(1, 5))
 def test_results_are_those_of_one_thread(items: list[int], threads: int) -> None:
     assert list(map_ahead(lambda item: item * item, items, threads)) == [item * item for item in items]

@@ -18,13 +18,13 @@ GPU = "580.159.04, NVIDIA H200, 143771 MiB, 700.00 W, 1980 MHz, 1980 MHz"
 """What nvidia-smi 580.159.04 said of an H200."""
 
 
-def report(folder: Path, nvidia_smi: str | None, *packages: str) -> dict[str, Any]:
+def report(folder: Path, nvidia_smi: str | None, *packages: str, **variables: str) -> dict[str, Any]:
     """Return what the script prints where `nvidia_smi` is a shell script, or nothing of that name."""
     if nvidia_smi is not None:
         program = folder / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{nvidia_smi}\n")
         program.chmod(0o755)
-    environment = {"PATH": str(folder), "SLURMD_NODENAME": "gb01"}
+    environment = {"PATH": str(folder), "SLURMD_NODENAME": "gb01", **variables}
     script = (sys.executable, collect_evidence.__file__, *packages)
     done = subprocess.run(script, env=environment, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)["evidence"]
@@ -43,6 +43,13 @@ def test_a_node_reports_gpus_versions_and_what_it_does_not_know(tmp_path: Path) 
     assert found["hardware"]["architecture"] == os.uname().machine
     assert found["missing"]["tensorrt_llm"] == f"not installed for {sys.executable}"
     assert found["missing"]["SM clock of applications"] == "nvidia-smi: [N/A]"
+
+
+def test_variables_that_choose_the_way_of_kv_caches_are_reported_and_no_others(tmp_path: Path) -> None:
+    chosen = {"UCX_TLS": "rc,cuda_copy", "TRTLLM_USE_UCX_KVCACHE": "1", "MC_FORCE_MNNVL": "1"}
+    others = {"HF_TOKEN": "x", "LANG": "C", "MC_HOST_store": "https://x:y@store", "NIXL_ACCESS_KEY": "x"}
+    assert report(tmp_path, None, **chosen, **others)["transport"] == chosen
+    assert report(tmp_path, None)["transport"] == {}
 
 
 def test_gpus_that_differ_are_all_named(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ REFUSED = {
     "--uid=root": "no --uid: tune looks for its jobs on this cluster",
     "--help": "no --help: sbatch would not submit",
     "--test-only": "no --test-only: sbatch would not submit",
-    "--export=ALL,HF_TOKEN=s3cr3t": "no --export: job.sbatch would hold the values",
+    "--export=ALL,HF_TOKEN": "no --export: job.sbatch would hold the values",
     "--export-f=env": "no --export-file: job.sbatch would hold the values",
     "--exclude=g07": "no --exclude: cluster.exclude names such nodes",
     "--exclud=g07": "no --exclude: cluster.exclude names such nodes",
@@ -153,7 +153,7 @@ def test_options_of_sbatch_and_of_its_plugins_stay(make_facts: MakeFacts) -> Non
     extra |= {
         "nodelist": "g[01-18]",
         "container-image": "x",
-        "site_key": "1",
+        "site_mode": "1",
     }
     facts = make_facts(extra_sbatch=[f"--{name}={value}" for name, value in extra.items()])
     options = sbatch_options(facts, 18, 4)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tune.deploy.launch_command import launch_command
 from tune.deploy.plan import LaunchPlan, render, write_plan
@@ -15,6 +17,7 @@ from tune.errors import ConfigurationError
 from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, START_ETCD, Process, programs
 from tune.orchestrator.supervision.scratch import remove_unused_scratch
 from tune.spec.cluster import ClusterFacts
+from tune.spec.environment import SECRET_VALUE
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -144,7 +147,7 @@ def test_srun_options_reach_every_step(make_spec: MakeSpec, make_facts: MakeFact
         ("--clusters=other", "no --clusters: a step runs on the nodes of its job"),
         ("--het-group=1", "no --het-group: a step runs on the nodes of its job"),
         ("--rel=2", "no --relative: a step runs on the nodes of its job"),
-        ("--export=ALL,HF_TOKEN=s3cr3t", "no --export: a step gets the variables"),
+        ("--export=ALL,HF_TOKEN", "no --export: a step gets the variables"),
         ("--export-f=/home/me/env", "no --export-file: a step gets the variables"),
         ("--multi-prog", "no --multi-prog: a step runs the command of the plan"),
         ("--container-writable", "no option of an image without cluster.container_image"),
@@ -157,6 +160,36 @@ def test_wrong_srun_options_are_refused(
     with pytest.raises(ConfigurationError, match=r"cluster\.srun_options") as refused:
         render(make_spec(), make_facts(srun_options=(option,)))
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["srun_options", "extra_sbatch"])
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--container-env=HF_TOKEN=s3cr3t"], "HF_TOKEN"),
+        (["--wckey=TOKEN=s3cr3t"], "TOKEN"),
+        (["--export=ALL,HF_TOKEN=s3cr3t"], "HF_TOKEN"),
+        (["--site-api-key=s3cr3t"], "site-api-key"),
+        (["--site-api-key", "s3cr3t"], "site-api-key"),
+        (["--mem=0", '--comment={"password": "s3cr3t"}'], "password"),
+    ],
+)
+def test_no_secret_stands_in_an_option_of_slurm(
+    field: str, options: list[str], name: str, make_facts: MakeFacts
+) -> None:
+    """Refuse it: processes.json and study.json hold the options of srun, job.sbatch those of sbatch."""
+    with pytest.raises(ValidationError) as refused:
+        make_facts(**{field: options})
+    (error,) = refused.value.errors()
+    assert (error["loc"], error["type"]) == ((field,), SECRET_VALUE)
+    assert error["msg"].startswith(f"{name} looks like a secret, and settings are recorded")
+    assert "s3cr3t" not in error["msg"]
+
+
+@pytest.mark.parametrize("field", ["srun_options", "extra_sbatch"])
+@pytest.mark.parametrize("option", ["--container-env=HF_TOKEN,UCX_TLS", "--wckey=mine", "--constraint=a"])
+def test_an_option_of_slurm_without_a_secret_is_kept(field: str, option: str, make_facts: MakeFacts) -> None:
+    assert getattr(make_facts(**{field: [option, "--mem=0"]}), field) == (option, "--mem=0")
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no memory file system here")
@@ -179,7 +212,22 @@ def test_etcd_has_its_data_in_memory_until_it_ends(tmp_path: Path) -> None:
     assert not data.exists()
 
 
+def test_etcd_is_found_where_images_of_dynamo_have_it(tmp_path: Path) -> None:
+    """It is a program in a folder of its own name, whose PATH is lost with the image's variables."""
+    (tmp_path / "etcd").mkdir()
+    program = tmp_path / "etcd" / "etcd"
+    program.write_text("#!/bin/bash\necho started\n")
+    program.chmod(0o755)
+    moved = START_ETCD.replace("/usr/local/bin", str(tmp_path))
+    assert moved != START_ETCD
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    argv = ["bash", "-c", moved, "etcd"]
+    done = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert done.stdout == "started\n", done.stderr
+
+
+@pytest.mark.slow
 def test_a_rank_that_waits_says_so(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
     write_plan(render(make_spec(), make_facts()), tmp_path)
     said = start_rank(tmp_path, "prefill_w1", 0, "echo", "begun", delay_s=1).splitlines()
-    assert said == ["prefill_w1 starts in 1 s, after the workers before it on this node", "begun"]
+    assert said == ["prefill_w1 has waited 0/1 s for the workers before it on this node", "begun"]

@@ -4,6 +4,7 @@ import difflib
 import errno
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -89,10 +90,10 @@ def test_variables_reach_the_processes_they_are_given_to(make_spec: MakeSpec, ma
         stack__env={"DYN_LOG": "debug"},
     )
     plan = render(spec, make_facts(srun_env={"ENROOT_ALLOW_DEV": "yes"}))
-    given_to = {"UCX_TLS": {"prefill"}, "TRTLLM_ENABLE_PDL": {"decode"}}
-    given_to["DYN_LOG"] = {"nats", "etcd", "frontend", "client"}
-    for name, roles in given_to.items():
-        assert {process.role for process in plan.processes if name in process.env} == roles
+    given_to = {("UCX_TLS", "rc"): {"prefill"}, ("TRTLLM_ENABLE_PDL", "1"): {"decode"}}
+    given_to["DYN_LOG", "debug"] = {"nats", "etcd", "frontend", "client"}
+    for variable, roles in given_to.items():
+        assert {process.role for process in plan.processes if variable in process.env.items()} == roles
     assert {process.role for process in plan.processes if process.inherits == ("HF_TOKEN",)} == {"prefill"}
     assert "UCX_TLS=rc" in plan.files["commands"]
     assert launch_of(plan).srun_env == {"ENROOT_ALLOW_DEV": "yes"}
@@ -161,6 +162,15 @@ def test_scripts_parse_and_files_are_readable(
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
     assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
     assert not list((tmp_path / "plan").glob("*.tmp"))
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck on this machine")
+@pytest.mark.parametrize("case", CASES)
+def test_scripts_pass_shellcheck(
+    case: str, make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
+) -> None:
+    write_plan(render(make_spec(**CASES[case]), make_facts()), tmp_path)
+    subprocess.run(["shellcheck", "job.sbatch", "rank.sh"], cwd=tmp_path, check=True)
 
 
 def test_plan_of_a_capacity_search_holds_the_calibration(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,25 @@ def test_rate_checkpoint_and_image_are_the_published_ones(settings: Settings) ->
     assert build is not None
     assert build.model_dump() == LAUNCH["image"]
     assert f"IMAGE={build.tag}\n" in image_script("", build, Path("/image.sqsh"))
+
+
+def test_every_variable_of_the_first_steps_is_explained_by_settings_that_exist(
+    settings: Settings, root: Path
+) -> None:
+    page = (root / "docs" / "reference" / "traps.md").read_text(encoding="utf-8")
+    rows = [
+        line.split("|")
+        for line in page.partition("## Variables of steps 1 and 2")[2].splitlines()
+        if line.startswith("| `")
+    ]
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row[1])]
+    assert explained == LAUNCH["shell_variables"]
+    named = {path for row in rows for path in re.findall(r"`((?:cluster|load)\.[\w.]+)`", row[3])}
+    assert len(named) >= 8
+    for path in named:
+        found: Any = settings
+        for name in path.split("."):
+            found = getattr(found, name)
 
 
 def test_another_shape_is_another_launch(settings: Settings) -> None:

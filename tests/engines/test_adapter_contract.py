@@ -92,7 +92,7 @@ def test_kv_capacity_is_whole_blocks(case: tuple[EngineAdapter, Settings]) -> No
 
 
 KINDS: tuple[RemedyKind, ...] = (
-    *("larger_worker", "larger_chunks", "wider_batch"),
+    *("larger_worker", "smaller_workers", "larger_chunks", "wider_batch"),
     *("fuller_batches", "more_kv_cache", "faster_transfers"),
 )
 

@@ -150,6 +150,21 @@ def test_an_nvfp4_cache_takes_nine_sixteenths_of_an_fp8_one(make_spec: MakeSpec)
     )
 
 
+def test_deepseeks_fp8_layout_takes_656_bytes_a_token_and_layer(make_spec: MakeSpec) -> None:
+    """The one compressed head is on every rank of tensor parallelism."""
+    spec = make_spec(model__kv_heads=1, model__layers=61, decode__kv_cache_config__dtype="fp8_ds_mla")
+    assert kv_bytes_per_token(spec.model, spec.decode) == 656 * 61 * 4
+
+
+def test_values_of_newer_releases_reach_the_yaml() -> None:
+    newer = ("kv_cache_config.dtype=fp8_ds_mla", "cache_transceiver_config.transceiver_runtime=auto")
+    engine = composed("stack=dynamo_v1", *(f"decode.{words}" for words in newer)).trial_spec.decode
+    assert isinstance(engine, TrtLlmEngine)
+    written = yaml.safe_load(engine_yaml(engine, "nested"))
+    assert written["kv_cache_config"]["dtype"] == "fp8_ds_mla"
+    assert written["cache_transceiver_config"]["transceiver_runtime"] == "auto"
+
+
 def test_a_worker_with_context_parallelism_is_placed_with_all_its_ranks(make_spec: MakeSpec) -> None:
     spec = make_spec(decode__context_parallel_size=2, split__decode_workers=2)
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)

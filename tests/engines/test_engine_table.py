@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.engines.base import EngineAdapter
+from tune.engines.base import EngineAdapter, EngineFileReader
 from tune.engines.registry import adapter_named
 from tune.spec.engine import Engine
 from tune.spec.engine_table import ENGINES, settings_class
@@ -41,6 +41,18 @@ def test_only_the_table_names_an_engine_outside_of_its_package(root: Path) -> No
             if names.search(word) and path.parent not in [*packages, root / "tune" / "recipes"]:
                 naming.setdefault(path.relative_to(root).as_posix(), []).append(line)
     assert list(naming) == ["tune/spec/engine_table.py"], naming
+
+
+def test_only_its_package_names_the_program_that_starts_ranks(root: Path) -> None:
+    adapters = [adapter_named(name) for name in ENGINES]
+    launchers = {each.rank_launcher for each in adapters if isinstance(each, EngineFileReader)}
+    naming = {
+        path.relative_to(root / "tune").parts[:2]
+        for path in (root / "tune").rglob("*.py")
+        for _, word in words_of_code(path.read_text(encoding="utf-8"))
+        if word in launchers
+    }
+    assert naming == {("engines", "trtllm")}
 
 
 def test_comments_and_docstrings_are_no_code() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tune.engines.trtllm.key_schema import KeySchema, check_keys, read_key_schema
 from tune.engines.trtllm.known_keys import KNOWN_KEYS
 
+ARGS = "tensorrt_llm.llmapi.llm_args"
 FORMS: list[tuple[str, list[str], str, list[Any], list[Any]]] = [
     ("<class 'int'>", [], "", [8, None], ["8", 0.5, True]),
     ("<class 'bool'>", [], "", [True, None], [1, "yes"]),
@@ -25,17 +26,36 @@ FORMS: list[tuple[str, list[str], str, list[Any], list[Any]]] = [
     ("Optional[float]", [], "", [1], [True]),
     ("Optional[Annotated[int, Gt(gt=0)]]", [], "", [8], [0.5]),
     ("Optional[Annotated[int, Ge(ge=0)]]", [], "", [0], ["0"]),
-    ("Optional[List[int]]", [], "", [[1, 2]], []),
-    ("Optional[List[List[int]]]", [], "", [[[1], [2]]], []),
-    ("Optional[List[Annotated[int, Gt(gt=0)]]]", [], "", [[1, 2]], []),
-    ("Optional[Set[int]]", [], "", [[1, 2]], []),
-    ("Union[int, float, NoneType]", [], "", [1, 0.5], []),
-    ("Union[bool, Literal['auto']]", ["auto"], "", [True, False, "auto"], []),
-    ("<class 'str'>", ["fp8", "auto"], "allowlist", ["fp8", "own"], []),
-    ("Literal['AUTO']", ["AUTO", "MTP"], "", ["MTP"], ["mtp"]),
-    ("Optional[Literal['UCX', 'NIXL']]", ["UCX", "NIXL"], "", ["UCX", None], ["ucx", True]),
-    ("<enum 'CapacitySchedulerPolicy'>", ["MAX_UTILIZATION"], "", ["MAX_UTILIZATION"], ["MAX"]),
-    ("List[Literal['cutlass', 'marlin']]", ["cutlass", "marlin"], "", [["marlin"]], [["marlin", "x"]]),
+    ("List[int]", [], "", [[4, 128], []], [3, "x", ["4"], [[4]], {"a": 4}]),
+    ("Optional[List[int]]", [], "", [[1, 2], None], ["x", 3, [0.5], [True]]),
+    ("Optional[List[float]]", [], "", [[0.5, 1], []], ["x", 0.5, ["0.5"]]),
+    ("Optional[List[List[int]]]", [], "", [[[1], [2]]], ["x", [1], [["1"]]]),
+    ("Optional[List[Annotated[int, Gt(gt=0)]]]", [], "", [[1, 2]], ["x", 1, ["1"]]),
+    ("Optional[Set[int]]", [], "", [[1, 2]], [1, "x", ["1"]]),
+    ("Union[int, float, NoneType]", [], "", [1, 0.5, None], ["x", True, [1]]),
+    ("Union[bool, Literal['auto']]", ["auto"], "", [True, False, "auto"], ["own", 3, ["auto"]]),
+    (f"Union[str, {ARGS}.LoadFormat]", ["auto", "dummy"], "allowlist", ["dummy", "own"], [3, True, ["auto"]]),
+    ("<class 'str'>", ["fp8", "auto"], "allowlist", ["fp8", "own"], [8, True, ["fp8"]]),
+    ("Optional[str]", ["lmcache"], "allowlist", ["lmcache", "own", None], [8, True, ["lmcache"]]),
+    ("Literal['AUTO']", ["AUTO", "MTP"], "", ["MTP"], ["mtp", 3, ["MTP"]]),
+    ("Literal['one']", ["one", "two"], "allowlist", ["two", "own"], [3, ["two"]]),
+    ("Optional[Literal['UCX', 'NIXL']]", ["UCX", "NIXL"], "", ["UCX", None], ["ucx", True, ["UCX"]]),
+    ("<enum 'CapacitySchedulerPolicy'>", ["MAX_UTILIZATION"], "", ["MAX_UTILIZATION"], ["MAX", 3]),
+    (
+        "<enum 'PrefillCudaGraphBackend'>",
+        ["piecewise"],
+        "allowlist",
+        ["piecewise", "own"],
+        [3, ["piecewise"]],
+    ),
+    (f"Optional[{ARGS}.ContextChunkingPolicy]", ["FORCE_CHUNK"], "", ["FORCE_CHUNK", None], ["FORCE", 3]),
+    (
+        "List[Literal['cutlass', 'marlin']]",
+        ["cutlass", "marlin"],
+        "",
+        [["marlin"]],
+        [["marlin", "x"], "marlin"],
+    ),
 ]
 """Annotation, allowed values and converter in the file; values that the engine takes, and that it refuses."""
 
@@ -75,9 +95,34 @@ def tree(path: str, value: Any) -> dict[str, Any]:
 def test_a_value_passes_where_the_engine_takes_it(path: str, data: st.DataObject, schema: KeySchema) -> None:
     _, _, _, taken, refused = ARGUMENTS[path]
     assert not list(check_keys(tree(path, data.draw(st.sampled_from(taken))), schema))
-    if refused:
-        (fault,) = check_keys(tree(path, data.draw(st.sampled_from(refused))), schema)
-        assert (fault.path, fault.is_certain) == (path, True)
+    (fault,) = check_keys(tree(path, data.draw(st.sampled_from(refused))), schema)
+    assert (fault.path, fault.is_certain) == (path, True)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        ("Optional[List[Annotated[int, Gt(gt=0)]]]", "a list, each item a value of type int"),
+        ("Union[int, float, NoneType]", "a value of type int or a value of type float"),
+        ("Union[bool, Literal['auto']]", "a value of type bool or one of auto"),
+        (f"Union[str, {ARGS}.LoadFormat]", "a text, such as one of auto, dummy"),
+        ("List[Literal['cutlass', 'marlin']]", "a list, each item one of cutlass, marlin"),
+        (f"Optional[{ARGS}.ContextChunkingPolicy]", "one of FORCE_CHUNK"),
+    ],
+)
+def test_a_refused_value_is_named_with_what_is_taken(annotation: str, words: str, schema: KeySchema) -> None:
+    path = next(path for path, form in ARGUMENTS.items() if form[0] == annotation)
+    (fault,) = check_keys(tree(path, {"a": 1}), schema)
+    assert (fault.found, fault.expected) == ("{'a': 1}", words)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=[form for form, *_ in FORMS])
+def test_every_value_of_a_form_is_taken_or_refused(
+    form: tuple[str, list[str], str, list[Any], list[Any]], schema: KeySchema
+) -> None:
+    path = next(path for path, other in ARGUMENTS.items() if other is form)
+    assert not [value for value in form[3] if list(check_keys(tree(path, value), schema))]
+    assert not [value for value in form[4] if not list(check_keys(tree(path, value), schema))]
 
 
 @given(path=paths, data=st.data())

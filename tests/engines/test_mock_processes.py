@@ -12,6 +12,7 @@ from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.manifest.process import Process
 from tune.spec.cluster import ClusterFacts
+from tune.spec.step_table import StepRow
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -35,7 +36,7 @@ def facts() -> ClusterFacts:
     return local_facts()
 
 
-def local_facts(**calibration: float) -> ClusterFacts:
+def local_facts(**calibration: object) -> ClusterFacts:
     """Return the shipped facts of this machine, with changes of the calibration."""
     facts = composed("cluster=local").cluster
     assert facts.calibration is not None
@@ -136,6 +137,9 @@ def test_mock_engines_need_one_calibration_for_all_workers(make_spec: MakeSpec) 
     slowed = local_facts(last_decode_worker_scale=1.14)
     with pytest.raises(ConfigurationError, match=r"last_decode_worker_scale: found 1\.14, expected 1"):
         render(make_spec(**MOCKED), slowed)
+    tabled = local_facts(decode_steps=(StepRow(1, 1, None, 8.0), StepRow(2, 2, None, 9.0)))
+    with pytest.raises(ConfigurationError, match=r"decode_steps: found a table, expected null"):
+        render(make_spec(**MOCKED), tabled)
 
 
 def test_missing_system_ports_are_refused(make_spec: MakeSpec, facts: ClusterFacts) -> None:

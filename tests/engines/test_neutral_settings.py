@@ -8,7 +8,7 @@ from support.composed import composed
 from support.other_engine import REFERENCE, OtherEngine
 
 from tune.engines.trtllm.adapter import TrtLlm
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.bind import with_graph_family
 from tune.spec.engine import Engine
 from tune.spec.engine_table import ENGINES
@@ -41,7 +41,7 @@ def test_the_same_settings_under_other_names_are_simulated_alike(monkeypatch: py
     stack = spec.stack.model_copy(update={"engine": "stand_in"})
     renamed = spec.model_copy(update=pools | {"stack": stack})
     assert renamed.decode.gpus == spec.decode.gpus == 4
-    ours, theirs = (simulate(trial, calibration) for trial in (spec, renamed))
+    ours, theirs = (simulate_serving(trial, calibration) for trial in (spec, renamed))
     assert (ours.first_token_ns > 0).all()
     np.testing.assert_array_equal(ours.first_token_ns, theirs.first_token_ns)
     np.testing.assert_array_equal(ours.done_ns, theirs.done_ns)

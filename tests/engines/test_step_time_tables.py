@@ -41,7 +41,8 @@ def tables(spec: TrialSpec, calibration: Calibration) -> dict[str, Table]:
 
 TABLES = tables(SPEC, calibration())
 DECODE = TABLES["decode_step_times.npz"]
-WORKER, BATCH_S = decode_worker(SPEC, calibration(), window_s=0.0)
+_, STEPS = decode_worker(SPEC, calibration(), window_s=0.0)
+BATCH_S, CONTEXT_TOKEN_S = STEPS.batch_s[:, 0], STEPS.token_s[0, 0]
 
 
 def decode_step_ms(sequences: int, context_tokens: int) -> float:
@@ -57,14 +58,14 @@ def test_decode_step_lies_between_those_of_neighbouring_batches(sequences: int, 
     if sequences * context_tokens > kv_capacity_tokens(SPEC, "decode"):
         return
     near = BATCH_S[int(sequences * 0.96) : int(np.ceil(sequences * 1.04)) + 1]
-    read_s = WORKER.context_token_s * sequences * context_tokens
+    read_s = CONTEXT_TOKEN_S * sequences * context_tokens
     assert near.min() + read_s <= decode_step_ms(sequences, context_tokens) * 1e-3 * 1.0001
     assert near.max() + read_s >= decode_step_ms(sequences, context_tokens) * 1e-3 * 0.9999
 
 
 @pytest.mark.parametrize("sequences", [40, 112, 140, 170, 208])
 def test_decode_step_is_exact_away_from_graph_sizes(sequences: int) -> None:
-    wanted_s = BATCH_S[sequences] + WORKER.context_token_s * sequences * 8_000
+    wanted_s = BATCH_S[sequences] + CONTEXT_TOKEN_S * sequences * 8_000
     assert decode_step_ms(sequences, 8_000) == pytest.approx(wanted_s * 1e3, rel=1e-3)
 
 

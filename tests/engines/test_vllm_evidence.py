@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from support.vllm_trials import SEEN, vllm_settings
 
-from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, VLLM_GAUGES
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, VLLM_METRICS
 from tune.engines.dynamo_vllm.adapter import DynamoVllm
 from tune.engines.dynamo_vllm.iteration_log import read_iterations
-from tune.engines.dynamo_vllm.worker_signals import FAILURE_PATTERNS
-from tune.orchestrator.failures import classify_failure
+from tune.engines.dynamo_vllm.worker_signals import FAILURE_RULES
+from tune.orchestrator.failures import log_evidence
 from tune.records.scrapes import parse_samples, total
 
 REFUSALS = (*("unknown_argument", "wrong_choice", "too_few_gpus", "chunk_too_small", "kv_cache_too_small"),)
@@ -24,12 +24,16 @@ OTHERS = ("memory_taken", "engine_killed", "no_model_folder", "prefill_start", "
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refused_start_is_the_configurations_fault(name: str) -> None:
-    assert classify_failure(SEEN / f"{name}.log", FAILURE_PATTERNS) == "configuration"
+    evidence = log_evidence(SEEN / f"{name}.log", FAILURE_RULES, SEEN)
+    assert evidence
+    assert evidence.cause == "configuration"
+    assert evidence.file == f"{name}.log"
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_end_and_a_log_of_work_are_not(name: str) -> None:
-    assert classify_failure(SEEN / f"{name}.log", FAILURE_PATTERNS) == "infrastructure"
+    evidence = log_evidence(SEEN / f"{name}.log", FAILURE_RULES, SEEN)
+    assert evidence is None or evidence.cause == "infrastructure"
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
@@ -37,7 +41,7 @@ def test_metrics_are_there_under_their_names(role: str) -> None:
     samples = parse_samples((SEEN / f"{role}_metrics.txt").read_text(encoding="utf-8"))
     assert total(samples, REQUESTS.name, **REQUESTS.labels) == 829
     assert total(samples, IN_FLIGHT.name, **IN_FLIGHT.labels) == 0
-    for name in (*VLLM_GAUGES.running, *VLLM_GAUGES.kv_used):
+    for name in (*VLLM_METRICS.running, *VLLM_METRICS.kv_used):
         assert total(samples, name) == 0
 
 
@@ -71,6 +75,7 @@ def test_step_times_are_read_from_the_log_of_a_worker() -> None:
     assert steps[1] == (0, 0, 1, 1, pytest.approx(0.00742))
 
 
+@pytest.mark.slow
 def test_a_command_prints_them_as_csv(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tune.engines.dynamo_vllm"]
     done = subprocess.run([*command, SEEN / "prefill_start.log"], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from support.composed import composed
 from tune.config import compose_overrides
 from tune.engines.check import check, check_simulated
 from tune.errors import ConfigurationError
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.sim.step_times import StepTimes
 from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
@@ -41,6 +41,19 @@ def test_experts_are_not_simulated_and_run_on_real_engines(make_spec: MakeSpec, 
     with pytest.raises(ConfigurationError, match=r"model\.experts: found 256"):
         StepTimes.of(spec.model, spec.hardware, spec.decode)
     assert "experts" not in shipped.model.model_dump(), "ids of trials with a dense model stay as they were"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("attention", "mla"), ("sliding_window_tokens", 128), ("attention_dtype", "bfloat16")],
+)
+def test_attention_of_another_kind_is_not_simulated(field: str, value: object, make_spec: MakeSpec) -> None:
+    spec = make_spec(**{f"model__{field}": value})
+    (finding,) = only_errors(check_simulated(spec))
+    assert (finding.path, finding.found) == (f"model.{field}", f"{value}, of llama3.1-405b-fp4")
+    with pytest.raises(ConfigurationError, match=f"model.{field}: found {value}"):
+        StepTimes.of(spec.model, spec.hardware, spec.decode)
+    assert not check_simulated(make_spec(model__attention="gqa"))
 
 
 def test_layers_of_another_kind_are_not_simulated(make_spec: MakeSpec, shipped: Settings) -> None:
@@ -125,7 +138,7 @@ def test_no_step_is_timed_with_other_weights(make_spec: MakeSpec) -> None:
     with pytest.raises(ConfigurationError, match=r"model\.weight_dtype: found fp8, expected nvfp4"):
         StepTimes.of(spec.model, spec.hardware, spec.decode)
     with pytest.raises(ConfigurationError, match=r"model\.weight_dtype: found fp8, expected nvfp4"):
-        simulate(spec, calibration)
+        simulate_serving(spec, calibration)
 
 
 @pytest.mark.slow

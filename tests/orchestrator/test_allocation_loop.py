@@ -32,7 +32,9 @@ from tune.records.folders import read_attempt
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    return tmp_path / "study" / "jobs" / "1"
+    folder = tmp_path / "study" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def attempts(job: Path, count: int) -> list[Path]:
@@ -148,7 +150,9 @@ class Pair:
             changed["env"]["OTHER"] = value
             (folder / MANIFEST_FILE).write_text(json.dumps(launch))
         self.attempts = (self.first.attempt, root / "t1" / "raw" / "1")
+        self.attempts[1].mkdir(parents=True)
         self.job = root / "jobs" / "1"
+        self.job.mkdir(parents=True)
         for attempt in self.attempts:
             enqueue_attempt(self.job, attempt)
 

@@ -21,6 +21,7 @@ from support.fake_deployment import (
 from support.waiting import wait_for
 
 from tune.orchestrator.attempt import EXIT_INTERRUPTED
+from tune.records.attempt_limit import AttemptLimit, write_limit
 from tune.records.folders import read_attempt
 
 
@@ -34,6 +35,20 @@ def test_signal_stops_everything_and_leaves_a_record(number: signal.Signals, mak
         assert finish(orchestrator) == EXIT_INTERRUPTED
     assert "interrupted after" in (trial.record.error or "")
     assert trial.record.cause == "infrastructure"
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_an_attempt_ends_at_its_limit(make_trial: MakeTrial) -> None:
+    trial = make_trial()
+    trial.attempt.mkdir(parents=True, exist_ok=True)
+    write_limit(trial.attempt, AttemptLimit(occupied_s=1.5))
+    with trial.start() as orchestrator:
+        assert finish(orchestrator) == EXIT_INTERRUPTED
+    evidence = trial.record.evidence
+    assert evidence
+    assert (evidence.rule, evidence.repeats) == ("gpu_hours", False)
+    assert trial.record.occupied_s >= 1.5
     assert_nothing_left(trial)
 
 

@@ -12,8 +12,8 @@ from tune.orchestrator.supervision.process_tree import descendants
 
 ORPHANS = """
 import subprocess, sys
-from tune.orchestrator.supervision.process_tree import adopt_orphans, descendants, kill_descendants
-adopt_orphans()
+from tune.orchestrator.supervision.process_tree import become_subreaper, descendants, kill_descendants
+become_subreaper()
 # A daemon: its parent ends at once, and it has a session of its own.
 subprocess.run(["bash", "-c", "for i in 1 2 3; do setsid sleep 1000 & done; exec true"], check=True)
 print(kill_descendants(), kill_descendants())
@@ -37,7 +37,7 @@ def test_descendants_are_exactly_the_processes_below() -> None:
     assert descendants(shell.pid) == ()
 
 
-def test_orphans_are_adopted_and_killed() -> None:
+def test_orphans_become_children_and_are_killed() -> None:
     printed = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True)
     assert printed.stdout.split() == ["3", "0"]
 

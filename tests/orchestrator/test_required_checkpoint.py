@@ -31,7 +31,7 @@ def test_broken_checkpoint_ends_an_attempt_before_its_first_process(
     processes = ManagedProcesses(print, last=True)
     launcher = ChildProcessLauncher(tmp_path / "scratch")
     assert run_attempt(trial.attempt, allocate, launcher, print, processes) == 3
-    assert trial.record.cause == "infrastructure", "the search learns nothing from it"
+    assert trial.record.cause == "harness", "every trial needs it, and the search learns nothing from it"
     error = trial.record.error or ""
     assert lost in error
     assert f"--local-dir {folder}" in error

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,14 @@ def worker(nodes: int, gpus: int, *, mpi: bool = True, **env: str) -> Process:
 
 def options(command: list[str]) -> dict[str, str]:
     return dict(word.partition("=")[::2] for word in command if word.startswith("--"))
+
+
+def test_sample_of_the_gpus_runs_on_the_nodes_themselves() -> None:
+    """An image would have to be unpacked for a question that takes a second."""
+    sample = replace(worker(2, 1, mpi=False), role="sample")
+    command = step_command(resolved(sample, gpus_per_node=4, container=CONTAINER))
+    assert not [word for word in command if word.startswith("--container")]
+    assert options(command)["--gpus-per-node"] == "4"
 
 
 @given(nodes=st.integers(1, 4), gpus=st.integers(1, 8), sets_gpus_per_node=st.booleans())
@@ -113,8 +122,36 @@ def test_node_that_srun_blames_is_found_in_its_words(tmp_path: Path) -> None:
         "  | srun: error: g01: task 0: Exited with exit code 1\n"
         "  | node g01 says: failed on node g01"
     )
-    assert launcher.failed_nodes(words) == ("g03", "g02")
-    assert launcher.failed_nodes("etcd does not listen") == ()
+    assert launcher.failed_nodes(words, revoked=True) == ("g03", "g02")
+    assert launcher.failed_nodes("etcd does not listen", revoked=True) == ()
+
+
+UNREACHED = """\
+srun: error: Task launch for StepId=1.0 failed on node g02: Communication connection failure
+srun: error: Task launch for StepId=1.0 failed on node g03: Job credential expired
+srun: error: Application launch failed: Communication connection failure
+srun: Job step aborted
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_node_that_srun_does_not_reach_is_named(
+    waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun may wait for the node until it is stopped, and has said so by then."""
+    srun = tmp_path / "srun"
+    said = f"cat >&2 <<END\n{UNREACHED}END\necho $* >{tmp_path}/asked\n"
+    srun.write_text(f"#!/bin/sh\n{said}{'exec sleep 900' if waits else 'exit 1'}\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("tune.orchestrator.slurm.job._ALL_NODES_ANSWER_S", 2.0)
+    launcher = SrunLauncher(SlurmJob("7", "g[01-03]"), tmp_path, tmp_path)
+    assert launcher.failed_nodes("decode_w0 ended with exit code 1", revoked=False) == ("g02",)
+    assert "--nodelist=g[01-03] true" in (tmp_path / "asked").read_text()
+    (tmp_path / "asked").unlink()
+    assert launcher.failed_nodes("decode_w0 ended with exit code 1", revoked=True) == ()
+    assert not (tmp_path / "asked").exists(), "little time is left"
 
 
 def test_a_frontend_runs_without_the_variables_of_its_step() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_for
 
 from tune.errors import ConfigurationError
 from tune.manifest.process import Process
@@ -22,8 +22,7 @@ def environment_of(process: Process, tmp_path: Path) -> dict[str, str]:
         process, ("here",), process.argv, process.env, tmp_path / "log", (), None, srun_env={}
     )
     handle = ChildProcessLauncher(tmp_path).start(resolved)
-    while handle.poll() is None:
-        time.sleep(0.01)
+    wait_for(lambda: handle.poll() is not None)
     seen: dict[str, str] = json.loads((tmp_path / "log").read_text())
     return seen
 

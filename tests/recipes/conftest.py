@@ -54,6 +54,11 @@ def only(file: Path) -> Recipe:
     return recipe
 
 
+def left_out_paths(recipe: Recipe) -> set[str]:
+    """Return the paths of the parts that a recipe leaves out."""
+    return {part.path for part in recipe.left_out}
+
+
 def line_of(file: Path, text: str) -> int:
     """Return the line of a file that holds `text`."""
     (number,) = (n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)

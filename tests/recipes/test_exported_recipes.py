@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -90,6 +91,7 @@ def test_the_answer_on_the_way_back_is_true(target: Target, tmp_path: Path) -> N
     file = written(exported(name, target), tmp_path)
     (recipe,) = read_recipes(str(file), None, shipped_settings().hardware)
     found, _ = planned(*written_recipe(recipe, ()))
+    assert not [part.path for part in recipe.left_out if part.path.startswith(("engine", "roles", "dynamo."))]
     wanted = settings(name)
     assert found.trial_spec == wanted.trial_spec
     assert found.trial_spec.trial_id == wanted.trial_spec.trial_id
@@ -129,6 +131,8 @@ def test_what_was_changed_by_hand_counts(tmp_path: Path) -> None:
 def test_a_recipe_of_srt_slurm_has_its_schema(name: str) -> None:
     spec, content = settings(name).trial_spec, yaml.safe_load(text_of(exported(name, "srt-slurm")))
     recipe = SrtRecipe.model_validate_json(json.dumps(content))
+    assert getattr(recipe.engine, "publish_metrics", False) is False, "as workers of a plan"
+    assert recipe.dynamo.request_plane == spec.stack.requests_over
     assert recipe.roles["decode"].workers == spec.split.decode_workers
     assert recipe.roles["prefill"].gpus == spec.prefill.gpus
     nodes = [role.nodes for role in recipe.roles.values() if isinstance(role.nodes, int)]
@@ -164,6 +168,39 @@ def test_what_a_format_has_no_place_for_is_named() -> None:
     left_out = exported_trial(odd.trial_spec, odd.cluster, "srt-slurm", 1.0).recipe.left_out
     assert [part.path for part in left_out] == ["cluster.command_prefix.decode"]
     assert "[nice" not in text_of(exported_trial(odd.trial_spec, odd.cluster, "srt-slurm", 1.0))
+
+
+EXAMPLE_MOUNTS = "cluster.container_mounts=[/your/a:/a,/mine]"
+CARRIED = {
+    "sbatch": ["partition", "account", "model_path", "container_image", "container_mounts"],
+    "srt-slurm": ["partition", "account", "model_path", "container_image", "container_mounts"],
+    "dgd": ["model_path", "container_image"],
+}
+"""Facts of the example that each format has a place for."""
+
+
+@pytest.mark.slow  # composes configurations
+@pytest.mark.parametrize("target", TARGETS)
+def test_placeholders_that_a_file_carries_are_named_at_its_top(target: Target) -> None:
+    template = "+decode.extra.chat_template=/path/to/template.jinja"
+    image = "cluster.container_image=/path/to/your.sqsh"
+    example = compose_overrides([EXAMPLE_MOUNTS, image, template, "stack=dynamo_v1"]).settings
+    export = exported_trial(example.trial_spec, example.cluster, target, 1.0)
+    named = [text.partition(": ") for text in export.recipe.placeholders]
+    assert [name.removeprefix("cluster.") for name, _, _ in named] == [
+        *CARRIED[target],
+        "decode.extra.chat_template",
+    ]
+    lines = text_of(export).splitlines()
+    top = lines[1:] if target == "sbatch" else lines
+    assert [line.removeprefix("#   ") for line in top[1 : len(named) + 1]] == list(export.recipe.placeholders)
+    assert not top[len(named) + 1].startswith("#   ")
+    assert export.differences == ()
+    own = {"partition": "batch", "account": None, "model_path": "/m", "container_image": "a/b:1"}
+    mine = example.cluster.model_copy(update=own | {"container_mounts": ("/m",)})
+    bare = exported_trial(settings("reference").trial_spec, mine, target, 1.0)
+    assert bare.recipe.placeholders == ()
+    assert "laceholder" not in text_of(bare)
 
 
 @pytest.mark.slow  # composes a configuration
@@ -207,3 +244,14 @@ def test_a_job_that_was_broken_by_hand_is_named(before: str, after: str, part: s
     with pytest.raises(ConfigurationError, match=r"job\.sbatch, line \d+: ") as error:
         read_recipes(str(folder), None, shipped_settings().hardware)
     assert part in str(error.value)
+
+
+@pytest.mark.slow  # composes a configuration
+def test_an_argument_of_a_job_that_is_no_number_is_named(tmp_path: Path) -> None:
+    folder = written(exported("vLLM", "sbatch"), tmp_path)
+    job = folder / "job.sbatch"
+    job.write_text(re.sub(r"--tensor-parallel-size \d+", "--tensor-parallel-size two", job.read_text()))
+    with pytest.raises(
+        ConfigurationError, match=r"job\.sbatch, line \d+: tensor_parallel_size: found the text"
+    ):
+        read_recipes(str(folder), None, shipped_settings().hardware)

@@ -1,4 +1,4 @@
-"""Recipes of TensorRT-LLM, Dynamo and InferenceX, srt-slurm's schema 2, and engine pairs."""
+"""Recipes of TensorRT-LLM and InferenceX, srt-slurm's schema 2, and engine pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recipes.conftest import DATA, Changed, Planned, line_of, only
+import yaml
+from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only
 
 from tune.cli.imported_recipe import written_recipe
 from tune.config import compose_overrides, shipped_settings
@@ -15,61 +16,10 @@ from tune.errors import ConfigurationError
 from tune.recipes.choices import with_lengths
 from tune.recipes.formats import read_recipes
 from tune.recipes.plan_differences import differences
-from tune.recipes.recipe import Lengths, Recipe
+from tune.recipes.recipe import Lengths
 
 TABLE = DATA.parent / "recipe_table" / "configs" / "nvidia-master.yaml"
 PAIR = DATA.parent / "engine_pair"
-
-V1BETA1 = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: engines}
-data:
-  prefill.yaml: "{tensor_parallel_size: 4, max_batch_size: 8, max_num_tokens: 4096, max_seq_len: 21000}"
-  decode.yaml: "{tensor_parallel_size: 4, max_batch_size: 8, max_num_tokens: 64, max_seq_len: 21000}"
----
-apiVersion: nvidia.com/v1beta1
-kind: DynamoGraphDeployment
-metadata: {name: beta}
-spec:
-  env: [{name: SHARED, value: "1"}]
-  components:
-    - name: Frontend
-      type: frontend
-      replicas: 2
-      podTemplate: {spec: {containers: [{name: main, command: [python3], args: [-m, dynamo.frontend]}]}}
-    - name: Prefill
-      type: prefill
-      replicas: 2
-      podTemplate: &worker
-        spec:
-          containers:
-            - name: main
-              command: [python3, -m, dynamo.trtllm]
-              args: [--model-path, meta-llama/Llama-3.3-70B-Instruct, --extra-engine-args, /c/prefill.yaml]
-              resources: {limits: {nvidia.com/gpu: "4"}}
-              volumeMounts: [{name: config, mountPath: /c}]
-          volumes: [{name: config, configMap: {name: engines}}]
-    - name: Decode
-      type: decode
-      podTemplate:
-        spec:
-          containers:
-            - name: main
-              command: [python3, -m, dynamo.trtllm]
-              args:
-                - --model-path=meta-llama/Llama-3.3-70B-Instruct
-                - --extra-engine-args=/c/decode.yaml
-                - --max-batch-size=64
-                - '--override-engine-args={"max_num_tokens": 128, "kv_cache_config": {"dtype": "fp8"}}'
-              resources: {limits: {nvidia.com/gpu: "4"}}
-              volumeMounts: [{name: config, mountPath: /c}]
-          volumes: [{name: config, configMap: {name: engines}}]
-"""
-
-
-def paths(recipe: Recipe) -> set[str]:
-    return {part.path for part in recipe.left_out}
 
 
 def test_schema_2_states_what_schema_1_does() -> None:
@@ -85,7 +35,7 @@ def test_schema_2_states_what_schema_1_does() -> None:
     assert recipe.lengths is not None
     assert recipe.lengths.lowest_share == 0.8, "srt-slurm's own default"
     assert recipe.cluster["container_mounts"] == ["/data:/data"]
-    assert paths(recipe) >= {
+    assert left_out_paths(recipe) >= {
         "engine.numa_cpu_bind", "roles.prefill.env.NODE", "container_mounts.{model_path}",
         "dynamo.source.pypi", "benchmark.concurrencies",
     }  # fmt: skip
@@ -96,7 +46,12 @@ def test_schema_2_states_what_schema_1_does() -> None:
     [
         ("  type: trtllm", "  type: sglang", "type: sglang", "found sglang; expected trtllm or vllm"),
         ("    nodes: 2\n", "    nodes: 0\n", "nodes: 0", "roles.decode.nodes: found 0"),
-        ("  decode:\n", "  agg:\n", "  agg:", "prefill and decode workers: tune serves disaggregated"),
+        (
+            "  decode:\n",
+            "  agg:\n",
+            "  agg:",
+            "prefill and decode workers: aggregated ones are not read",
+        ),
         ("schema: 2", "schema: 3", "schema: 3", "schema: found 3; expected 1 or 2"),
     ],
 )
@@ -125,7 +80,7 @@ def test_tensorrt_llms_benchmark_on_slurm() -> None:
     assert recipe.decode.env == {"TLLM_LOG_LEVEL": "INFO", "TRTLLM_ENABLE_PDL": "1"}
     assert recipe.routing.env == {"TRTLLM_SERVER_DISABLE_GC": "1"}
     assert recipe.cluster["container_mounts"] == ["/data:/data", "/logs:/logs"]
-    assert paths(recipe) >= {"slurm.account", "benchmark.concurrency_list", "server"}
+    assert left_out_paths(recipe) >= {"slurm.account", "benchmark.concurrency_list", "server"}
     assert recipe.cluster["command_prefix"]["decode"] == ["numactl", "-m", "0,1"], "numa_bind"
 
 
@@ -148,83 +103,6 @@ def test_a_broken_benchmark_of_tensorrt_llm_is_named(
     with pytest.raises(ConfigurationError, match=r"trtllm_slurm.yaml, line \d+: ") as error:
         only(changed("trtllm_slurm.yaml", (before, after)))
     assert part in str(error.value)
-
-
-def test_a_deployment_of_dynamo_with_its_config_maps() -> None:
-    recipe = only(DATA / "dynamo_graph.yaml")
-    assert (recipe.name, recipe.rack.nodes, recipe.dynamo) == ("example-graph", 4, "1.3.1")
-    assert (recipe.prefill.workers, recipe.prefill.gpus_per_worker) == (2, 4)
-    assert (recipe.decode.workers, recipe.decode.gpus_per_worker) == (1, 8)
-    assert recipe.decode.engine_keys["max_num_tokens"] == 512, "an option of the worker"
-    assert recipe.prefill.engine_keys["kv_cache_config"]["tokens_per_block"] == 64, (
-        "the file of the ConfigMap"
-    )
-    assert recipe.decode.env == {"TLLM_LOG_LEVEL": "INFO", "UCX_TLS": "cuda_ipc,rc"}
-    assert (recipe.model.path, recipe.routing.router_mode) == (
-        "nvidia/Llama-3.3-70B-Instruct-FP4",
-        "round-robin",
-    )
-    assert paths(recipe) >= {
-        "ComputeDomain",
-        "data.unused.yaml",
-        "decode --publish-events-and-metrics",
-        "GPU",
-    }
-
-
-def test_a_deployment_of_v1beta1(tmp_path: Path) -> None:
-    file = tmp_path / "beta.yaml"
-    file.write_text(V1BETA1)
-    recipe = only(file)
-    assert (recipe.routing.frontends, recipe.prefill.workers, recipe.decode.workers) == (2, 2, 1)
-    assert recipe.decode.engine_keys == {
-        "tensor_parallel_size": 4, "max_batch_size": 8, "max_num_tokens": 128, "max_seq_len": 21000,
-        "kv_cache_config": {"dtype": "fp8"},
-    }, "option < file < override"  # fmt: skip
-    assert recipe.prefill.env == {"SHARED": "1"}
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "part"),
-    [
-        (
-            "backendFramework: trtllm",
-            "backendFramework: vllm",
-            "spec.backendFramework: found vllm; expected trtllm, which the workers run",
-        ),
-        ("dynamo.trtllm]", "dynamo.sglang]", "found dynamo.sglang in Decode; expected dynamo.trtllm"),
-        ("/config/decode.yaml", "/config/other.yaml", "which no ConfigMap of the file holds"),
-        ("            - decode\n", "            - prefill\n", "found a second pool of prefill workers"),
-        ('"512"', "many", "found --max-num-tokens many; expected a number"),
-        ("    max_batch_size: 64\n", "    max_batch_size: [64\n", "decode.yaml: "),
-    ],
-)
-def test_a_broken_deployment_is_named(before: str, after: str, part: str, changed: Changed) -> None:
-    with pytest.raises(ConfigurationError, match=r"dynamo_graph.yaml, line \d+: ") as error:
-        only(changed("dynamo_graph.yaml", (before, after)))
-    assert part in str(error.value)
-    assert "expected" in str(error.value).lower()
-
-
-def test_a_deployment_with_workers_of_vllm() -> None:
-    recipe = only(DATA / "vllm_graph.yaml")
-    assert (recipe.engine, recipe.prefill.workers, recipe.decode.gpus_per_worker) == ("dynamo_vllm", 2, 4)
-    assert recipe.prefill.engine_keys == {
-        "tensor_parallel_size": 2, "kv_cache_dtype": "fp8", "max_model_len": 21000, "enforce_eager": True,
-        "max_num_batched_tokens": 16384, "enable_prefix_caching": False,
-        "kv_transfer_config": {"kv_connector": "NixlConnector", "kv_role": "kv_producer"},
-    }, "without a comment's words, and without the connector where it is that of tune"  # fmt: skip
-    assert recipe.decode.engine_keys["cudagraph_capture_sizes"] == [4, 1, 2]
-    assert recipe.decode.engine_keys["compilation_config.custom_ops+"] == "+rms_norm"
-    assert "kv_transfer_config" not in recipe.decode.engine_keys
-    assert recipe.cluster["command_prefix"] == {"decode": ["numactl", "-m", "0,1"]}
-    assert recipe.model.served_name == "meta-llama/Llama-3.3-70B-Instruct"
-
-
-def test_a_worker_of_vllm_decodes_where_it_is_not_said_to_prefill(changed: Changed) -> None:
-    replaced = (("type: decode", "type: worker"), ("                - --disaggregation-mode=decode\n", ""))
-    recipe = only(changed("vllm_graph.yaml", *replaced))
-    assert (recipe.prefill.workers, recipe.decode.workers) == (2, 1)
 
 
 @pytest.mark.slow  # composes configurations
@@ -275,7 +153,7 @@ def test_a_rate_of_srt_slurm_is_an_open_loop(
     replaced = ('concurrencies: "4x8x16"', f"concurrencies: [64]\n  req_rate: {rate}")
     recipe = only(changed("schema2.yaml", replaced))
     assert (recipe.rate.qps if recipe.rate else None) == qps
-    assert ({"benchmark.req_rate", "benchmark.concurrencies"} <= paths(recipe)) == listed
+    assert ({"benchmark.req_rate", "benchmark.concurrencies"} <= left_out_paths(recipe)) == listed
     with pytest.raises(ConfigurationError, match=r"req_rate: found soon; expected queries/s, or inf"):
         only(changed("schema2.yaml", (replaced[0], "req_rate: soon")))
 
@@ -290,11 +168,28 @@ def test_rows_of_inferencex_lead_to_their_recipe() -> None:
     assert not [path for path in left_out if "CONFIG_FILE" in left_out[path].value]
 
 
+def test_a_row_of_vllm_leads_to_its_recipe(tmp_path: Path) -> None:
+    content = yaml.safe_load((DATA / "schema2.yaml").read_text())
+    content["engine"]["type"] = "vllm"
+    for role, gpus in (("prefill", 2), ("decode", 8)):
+        content["roles"][role]["args"] = {"tensor-parallel-size": gpus, "max-model-len": 4224}
+    (tmp_path / "wide.yaml").write_text(yaml.safe_dump(content))
+    point = {"prefill": {"additional-settings": ["CONFIG_FILE=wide.yaml"]}}
+    row = {
+        "framework": "dynamo-vllm",
+        "image": "a/b:1",
+        "scenarios": {"fixed-seq-len": [{"search-space": [point]}]},
+    }
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump({"row": row}))
+    recipe = only(tmp_path / "table.yaml")
+    assert (recipe.engine, recipe.prefill.workers, recipe.decode.gpus_per_worker) == ("dynamo_vllm", 2, 8)
+
+
 @pytest.mark.parametrize(
     ("selector", "part"),
     [
         ("absent", "CONFIG_FILE=recipes/trtllm/absent.yaml, which is not there; expected that file below"),
-        ("*sglang", "framework: found dynamo-sglang; expected dynamo-trt"),
+        ("*sglang", "framework: found dynamo-sglang; expected dynamo-trt, dynamo-trtllm, dynamo-vllm,"),
         ("nothing", "expected one of llama-fp4-gb200-dynamo-trt, llama-fp4-gb200-dynamo-sglang, or the name"),
     ],
 )
@@ -332,7 +227,7 @@ def test_lengths_fit_the_engines_where_a_recipe_states_none() -> None:
     recipe = replace(only(DATA / "schema2.yaml"), lengths=None)
     fitted = with_lengths(recipe, default)
     assert fitted.lengths == Lengths(1024, 1024)
-    assert "lengths of prompts and answers" in paths(fitted)
+    assert "lengths of prompts and answers" in left_out_paths(fitted)
     for limit in ("max_seq_len", "max_num_tokens"):
         keys = {**recipe.prefill.engine_keys, limit: 101}
         shorter = replace(recipe, prefill=replace(recipe.prefill, engine_keys=keys))

@@ -127,7 +127,7 @@ def _equal(recipe: Recipe, imported: Planned) -> None:
         ),
         ("isl: 3072", "osl: 12", "osl: 1024", "benchmark.osl: found a second time, after line"),
         ("ratio: 0.9", "ratio: 9", "ratio: 9", "benchmark.random_range_ratio: found 9; expected a number"),
-        ('- "/data/weights:/weights"', "- /data", "- /data", "extra_mount[0]: found '/data'"),
+        ('- "/data/weights:/weights"', "- /data", "- /data", "extra_mount[0]: found /data;"),
         ("frontends: false", "frontends: 3", "frontends: 3", "found 3; expected true or false"),
         ("dynamo:\n", "dynamo: [\n", "request_plane", "Expected YAML"),
         ("resources:\n", "resources: 4\nothers:\n", "resources: 4", "resources: found 4; expected a mapping"),

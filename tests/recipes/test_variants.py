@@ -98,6 +98,11 @@ def test_what_is_no_variant_is_named(
     assert message in str(error.value)
 
 
+def test_variants_whose_files_would_have_one_name_are_refused(with_overrides: WithOverrides) -> None:
+    with pytest.raises(ConfigurationError, match="several recipes of the name a-b; expected one of each"):
+        named(with_overrides("override_x: {name: a b}\noverride_y: {name: a-b}\n"))
+
+
 def test_a_recipe_without_a_base_has_no_selector() -> None:
     with pytest.raises(ConfigurationError, match="which has no base"):
         named(DATA / "schema1.yaml", ":override_x")

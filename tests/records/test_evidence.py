@@ -40,6 +40,16 @@ def test_equal_values_are_one_text_and_others_name_every_node(drivers: list[str 
             assert part.startswith(driver or "nothing")
 
 
+def test_transport_is_what_the_nodes_that_were_asked_found() -> None:
+    """A record of a node that was not asked leaves it unknown."""
+    asked = [node(host).model_copy(update={"transport": {"UCX_TLS": "rc"}}) for host in HOSTS]
+    assert merge_reports(HOSTS, asked, "it ended").transport == {"UCX_TLS": "rc"}
+    other = asked[1].model_copy(update={"transport": {}})
+    mixed = merge_reports(HOSTS, [asked[0], other, asked[2]], "it ended").transport
+    assert mixed == {"UCX_TLS": "rc on g01, g03; nothing on g02"}
+    assert merge_reports(HOSTS, [node(host) for host in HOSTS], "it ended").transport is None
+
+
 def test_silent_node_is_named(tmp_path: Path) -> None:
     evidence = merge_reports(HOSTS, [node("g01"), node("g03")], "no answer within 120 s")
     assert evidence.nodes == HOSTS

@@ -73,8 +73,9 @@ def test_spec_study_and_attempt_read_back_unchanged(tmp_path):
     study.write_study(STUDY)
     trial.write_spec(spec())
     record = AttemptRecord(
-        started_at="a", ended_at="b", held_s=3.0, error="out of memory", cause="configuration"
+        started_at="a", ended_at="b", occupied_s=3.0, error="out of memory", cause="configuration"
     )
+    trial.raw.mkdir()
     write_attempt(trial.new_attempt(), record)
     assert study.read_study() == STUDY
     assert trial.read_spec() == spec()

@@ -30,10 +30,11 @@ def with_front_end(log: RequestLog) -> RequestLog:
     [
         make_log(50),
         replace(make_log(50), began_at_s=1795451493.25),
+        replace(make_log(50), sent_ns=make_log(50).scheduled_ns + 1_000, client_busy_frac=0.25),
         with_stages(make_log(50)),
         with_front_end(with_stages(make_log(50))),
     ],
-    ids=["client", "epoch", "stages", "frontend"],
+    ids=["client", "epoch", "sent", "stages", "frontend"],
 )
 def test_written_record_equals_the_one_read(log, tmp_path):
     write_requests(tmp_path / "requests.npz", log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 
 import pytest
@@ -75,7 +76,7 @@ def test_what_the_study_measured_and_found_no_better_is_dropped(figures: dict, k
 
 
 def test_a_rate_above_the_own_capacity_or_a_measured_miss_is_dropped() -> None:
-    capacity = CapacityQps(low=15.75, high=None, censored=False, estimate=16.2)
+    capacity = CapacityQps(low=15.75, high=None, stopped_early=False, estimate=16.2)
     assert left(trial(HIGHER, capacity_qps=capacity)) == []
     assert left(trial(HIGHER), (spec(), measured(3, qps=16.3, feasible=False, ttft=0.1))) == []
     assert left(trial(HIGHER), (spec(), measured(3, qps=17.0, feasible=False, ttft=0.1))) == ["a higher rate"]
@@ -130,6 +131,18 @@ def test_a_larger_worker_is_simulated_also_for_a_real_rack() -> None:
     )
 
 
+@pytest.mark.slow
+def test_of_a_saturated_rack_completions_are_compared_not_latencies() -> None:
+    """Latencies that grow without end would say how long the run is."""
+    overloaded = trial(LARGER, TWICE).model_copy(update={"target_qps": 40.0})
+    (text,) = left(overloaded, calibration=CALIBRATION)
+    words = re.escape(f"{TWICE.text} (simulated: completes ") + r"(\S+) instead of (\S+) queries/s\)"
+    found = re.fullmatch(words, text)
+    assert found, "prefill chunks do not help a decode pool that is saturated"
+    after_qps, before_qps = map(float, found.groups())
+    assert 15 < before_qps < after_qps < 25
+
+
 def test_what_the_simulator_cannot_time_is_kept_unsimulated() -> None:
     model = spec().model.model_copy(update={"experts": 8})
     routed = spec().model_copy(update={"model": model})
@@ -144,8 +157,57 @@ def test_the_simulator_drops_what_it_expects_to_be_worse_and_states_the_rest() -
         text="one more decode worker", overrides=("split.prefill_workers=13", "split.decode_workers=5")
     )
     (text,) = left(trial(LARGER, fewer, HIGHER), calibration=CALIBRATION)
-    assert text.startswith("larger chunks (simulated: ")
-    assert text.endswith(" %)")
+    words = r"larger chunks \(simulated: holds at up to (\S+) instead of (\S+) queries/s\)"
+    found = re.fullmatch(words, text)
+    assert found
+    after_qps, before_qps = map(float, found.groups())
+    assert 15 < before_qps < after_qps < 17
+
+
+OWN_RACK = (
+    *("hardware=gb300_nvl72", "hardware.nodes=10", "split.prefill_workers=4", "split.decode_workers=6"),
+    *("load=fixed", "load.dataset.inputs.tokens=2000", "load.dataset.outputs.tokens=300"),
+    *("load.target_qps=25", "slo.ttft_p99_s=1", "slo.tpot_p99_s=0.03"),
+)
+"""README's example of another rack, model, workload and limits."""
+LARGER_DECODE = Recommendation(
+    text="twice the GPUs a decode worker",
+    overrides=("split.prefill_workers=4", "split.decode_workers=3", "decode.tensor_parallel_size=8"),
+)
+SHIFTED = Recommendation(
+    text="one more prefill worker", overrides=("split.prefill_workers=5", "split.decode_workers=5")
+)
+
+
+@pytest.mark.slow
+def test_a_change_that_gains_no_rate_is_dropped_whatever_limit_it_frees() -> None:
+    """At 25 queries/s TPOT of 4P6D is at 95 % of its limit, and prefill workers break theirs first."""
+    outcome = trial(LARGER_DECODE, SHIFTED, target_qps=25.0)
+    own = spec(*OWN_RACK)
+    checked = with_checked_recommendations(outcome, own, StudyTrials(()), CALIBRATION)
+    assert checked.bottleneck
+    (kept,) = checked.bottleneck.recommendations
+    found = re.search(r"holds at up to (\S+) instead of (\S+) queries/s", kept.text)
+    assert found
+    assert kept.overrides == SHIFTED.overrides
+    after_qps, before_qps = map(float, found.groups())
+    assert 30 < after_qps < 31
+    assert 25.8 < before_qps < 26.5
+
+
+@pytest.mark.slow
+def test_where_no_rate_holds_what_frees_the_tightest_limit_is_kept() -> None:
+    """A decode step takes more than 20 ms even alone, on 8 GPUs less than on 4."""
+    outcome = trial(LARGER_DECODE, SHIFTED, target_qps=25.0)
+    own = spec(*OWN_RACK, "slo.tpot_p99_s=0.02")
+    checked = with_checked_recommendations(outcome, own, StudyTrials(()), CALIBRATION)
+    assert checked.bottleneck
+    (kept,) = checked.bottleneck.recommendations
+    assert kept.overrides == LARGER_DECODE.overrides
+    found = re.search(r"simulated: (\d+) % of the tightest limit used instead of (\d+) %", kept.text)
+    assert found
+    after_percent, before_percent = map(int, found.groups())
+    assert 100 < after_percent < before_percent
 
 
 @pytest.mark.slow

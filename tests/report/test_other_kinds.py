@@ -143,7 +143,7 @@ def test_a_baseline_that_is_far_behind_takes_the_last_row() -> None:
 
 def test_page_and_terminal_say_the_same_and_how_far_off_predictions_were(tmp_path: Path) -> None:
     """The capacities are 15 queries/s: one prediction was 3 % too high, one 2 % too low."""
-    capacity = CapacityQps(low=14.9, high=15.1, estimate=15.0, censored=False)
+    capacity = CapacityQps(low=14.9, high=15.1, estimate=15.0, stopped_early=False)
     outcomes = [trial.model_copy(update={"capacity_qps": capacity}) for trial in HELD]
     proposals = [
         Proposal(

@@ -234,7 +234,7 @@ def test_the_closest_that_holds_in_some_shuffles_is_not_said_to_miss() -> None:
 
 
 def test_the_command_for_a_verified_rate_says_what_to_expect() -> None:
-    rates = CapacityQps(low=15.75, high=16.1, censored=False, estimate=15.9)
+    rates = CapacityQps(low=15.75, high=16.1, stopped_early=False, estimate=15.9)
     found = measured(0, spread=spread(4, 4.3), capacity_qps=rates)
     assert answered([found]).command_title == (
         "To measure it again (a full run at this rate holds in 4 of 5 shuffles)"

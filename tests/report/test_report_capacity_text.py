@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.request_logs import make_log
 from support.synthetic_search import five_probes, probe_at, searched_trial
 from support.synthetic_study import SLO, measured, study, unmeasured
 
+from tune.analysis.validity import invalid_reason
+from tune.loadgen.latencies import answered, latencies
 from tune.records.attempt_record import Phases
 from tune.records.outcome import CapacityQps, Outcome, Probe
 from tune.report.capacity_text import (
@@ -59,7 +64,7 @@ RATES = st.floats(0.5, 40.0)
         (
             searched_trial(
                 capacity_qps=CapacityQps(
-                    low=16.05, high=16.3, censored=False, estimate=16.2, prefill=18.33, decode=16.51
+                    low=16.05, high=16.3, stopped_early=False, estimate=16.2, prefill=18.33, decode=16.51
                 ),
             ),
             "16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS (pool capacity: prefill "
@@ -68,7 +73,7 @@ RATES = st.floats(0.5, 40.0)
         (
             searched_trial(
                 capacity_qps=CapacityQps(
-                    low=28.4, high=None, censored=False, estimate=28.8, range=(6.0, 26.0)
+                    low=28.4, high=None, stopped_early=False, estimate=28.8, range=(6.0, 26.0)
                 ),
             ),
             "28.4 QPS verified, no full run above it missed, estimated capacity 28.8 QPS; above the range 6 "
@@ -77,14 +82,16 @@ RATES = st.floats(0.5, 40.0)
         (
             searched_trial(
                 capacity_qps=CapacityQps(
-                    low=26.0, high=None, censored=False, estimate=26.0, range=(6.0, 26.0)
+                    low=26.0, high=None, stopped_early=False, estimate=26.0, range=(6.0, 26.0)
                 ),
             ),
             "26 QPS verified, no full run above it missed, estimated capacity 26 QPS",
         ),
         (
             searched_trial(
-                capacity_qps=CapacityQps(low=None, high=None, censored=True, estimate=9.0, early_stop=16.0),
+                capacity_qps=CapacityQps(
+                    low=None, high=None, stopped_early=True, estimate=9.0, early_stop=16.0
+                ),
                 reason="stopped early: 9 queries/s expected at most, 16 to beat",
             ),
             "stopped early: 9 queries/s expected at most, 16 to beat",
@@ -140,6 +147,16 @@ def test_probe_status_is_validity_first_then_abortion() -> None:
     assert probe_status(probe_at(16.0, 4.0, valid=False, stopped=True)) == "invalid"
 
 
+@pytest.mark.parametrize(("full", "status"), [(False, "too short"), (True, "invalid")])
+def test_a_short_run_that_could_not_fill_the_rack_is_not_called_invalid(full: bool, status: str) -> None:
+    log = make_log(1000)
+    slow = replace(log, done_ns=log.done_ns + int(log.scheduled_ns[-1]))
+    good = answered(slow)
+    invalid = invalid_reason(slow, good, latencies(slow, good), 15.75, late=False)
+    assert invalid
+    assert probe_status(probe_at(16.0, 1.0, full=full, valid=False, reason=invalid.reason)) == status
+
+
 def test_trial_at_one_rate_is_no_capacity_search() -> None:
     assert not is_capacity_search(measured(0))
     assert not is_capacity_search(unmeasured(0, "failed", "gb07 went down"))
@@ -163,10 +180,10 @@ def test_terminal_shows_capacity_cost_and_a_line_per_probe() -> None:
     assert lines[start : start + 7] == [
         "capacity  16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS",
         "          5 probes lasting 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours",
-        "probe 1      18 QPS  short run  missed   p99 TTFT   9.40 s  p99 TPOT  59.0 ms  1,200 queries",
-        "probe 2    16.4 QPS  short run  held     p99 TTFT   3.30 s  p99 TPOT  59.0 ms  1,200 queries",
-        "probe 3    16.6 QPS  full run   aborted  p99 TTFT   7.90 s  p99 TPOT  59.0 ms  5,200 queries",
-        "probe 4    16.3 QPS  full run   missed   p99 TTFT   4.62 s  p99 TPOT  59.0 ms  16,626 queries",
-        "probe 5   16.05 QPS  full run   held     p99 TTFT   4.31 s  p99 TPOT  59.0 ms  16,626 queries",
+        "probe 1      18 QPS  short run  missed     p99 TTFT   9.40 s  p99 TPOT  59.0 ms  1,200 queries",
+        "probe 2    16.4 QPS  short run  held       p99 TTFT   3.30 s  p99 TPOT  59.0 ms  1,200 queries",
+        "probe 3    16.6 QPS  full run   aborted    p99 TTFT   7.90 s  p99 TPOT  59.0 ms  5,200 queries",
+        "probe 4    16.3 QPS  full run   missed     p99 TTFT   4.62 s  p99 TPOT  59.0 ms  16,626 queries",
+        "probe 5   16.05 QPS  full run   held       p99 TTFT   4.31 s  p99 TPOT  59.0 ms  16,626 queries",
     ]
     assert "probe 1" not in render_outcome(measured(0), SLO, study())

@@ -239,7 +239,7 @@ def test_terminal_shows_guaranteed_rate_others_notes_and_command(load: Load) -> 
 
 
 def _verified(first: ConfirmedConfiguration) -> str:
-    return f"In {first.slo_held_repeats} of 3 repeats a full run held at the guaranteed rate or a higher one"
+    return f"In {first.slo_met_repeats} of 3 repeats a full run held at the guaranteed rate or a higher one"
 
 
 def test_a_simulated_confirmation_states_the_simulators_own_error(load: Load) -> None:

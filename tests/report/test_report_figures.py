@@ -24,6 +24,8 @@ from tune.report.trial_status import TRIAL_STATUS_WORDS, trial_status
 from tune.spec.load import Slo
 from tune.spec.space import ChoiceDimension
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(record: StudyRecord, outcomes: Sequence[Outcome]) -> dict[str, Figure]:
     ranks = {row["trial_id"]: row["rank"] for row in rank(outcomes)}

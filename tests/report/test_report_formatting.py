@@ -84,6 +84,21 @@ def test_configuration_is_split_and_searched_settings() -> None:
     assert text == "14P4D, prefill max_num_tokens 4096, decode CUDA graphs powers_of_two"
 
 
+def test_settings_of_pools_that_a_trial_lacks_are_not_named() -> None:
+    space = {
+        f"{pool}_max_num_tokens": OrderedDimension(
+            kind="ordered", path=f"{pool}.max_num_tokens", values=(1024, 4096)
+        )
+        for pool in ("prefill", "aggregated")
+    }
+    params = {"prefill_max_num_tokens": 4096, "aggregated_max_num_tokens": 1024}
+    texts = []
+    for split in ("18A", "14P4D"):
+        trial = outcome(1, "failed", None, provenance={"params": params, "split": split})
+        texts.append(formatting.describe_configuration(trial, space))
+    assert texts == ["18A, aggregated max_num_tokens 1024", "14P4D, prefill max_num_tokens 4096"]
+
+
 def test_configuration_without_split_names_its_workers() -> None:
     trial = outcome(1, "failed", None, provenance={"params": {"prefill_workers": 3}})
     assert formatting.describe_configuration(trial, study().space) == "prefill_workers 3"

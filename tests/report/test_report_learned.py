@@ -14,6 +14,7 @@ from support.synthetic_posterior import PARAMETERS, interval, learned_study, pos
 from support.synthetic_search import searched_trial
 from support.synthetic_study import measured, mixed, study, unmeasured
 
+from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary, TrialPosterior
 from tune.records.proposals import Proposal
@@ -294,11 +295,28 @@ def test_a_rival_is_named_with_what_would_decide(
         for number, (split, tps) in enumerate(zip(splits, tps_gpu, strict=True))
     ]
     posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
-    sentence = (
-        f"Trial 0 is expected to be the best, but trial 1 is better with a probability of 41 %. {decides}"
-    )
+    sentence = f"The answer is trial 0; trial 1 is better with a probability of 41 %. {decides}"
     assert render_posterior(study(), outcomes, posterior).endswith(f"\nunsure    {sentence}")
     assert learned_section(study(), outcomes, posterior, ()).gain.endswith(sentence)
+
+
+def test_the_answer_is_the_first_of_the_ranking_where_another_has_the_higher_capacity() -> None:
+    """Trial 1 is verified at more tokens/s; trial 0 has the higher expected capacity."""
+    outcomes = [measured(number, prefill=14 - number, tps_gpu=130.0 + number) for number in range(2)]
+    posterior = with_rival(0.45, [outcome.trial_id for outcome in outcomes])
+    same = {trial.trial_id: {"measured_qps": trial.expected_capacity_qps} for trial in posterior.trials}
+    trials = tuple(trial.model_copy(update=same[trial.trial_id]) for trial in posterior.trials)
+    sentence = rival_sentence(study(), outcomes, posterior.model_copy(update={"trials": trials}))
+    assert sentence
+    assert sentence.startswith("The answer is trial 1; trial 0 is better with a probability of 55 %.")
+
+
+def test_a_confirmation_has_decided() -> None:
+    outcomes = [measured(number, prefill=14 - number, tps_gpu=130.0 - number) for number in range(2)]
+    posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
+    section = learned_section(study(), outcomes, posterior, (), Confirmation.model_construct())
+    assert "is better with a probability" not in section.gain
+    assert "unsure" not in render_posterior(study(), outcomes, posterior, is_confirmed=True)
 
 
 def test_two_trials_of_one_kind_are_not_both_confirmed_where_another_kind_is_in_reach() -> None:

@@ -8,7 +8,7 @@ from support.synthetic_study import SLO, measured, spread, study, unmeasured
 from tune.records.model_error import ErrorSource, ModelError
 from tune.records.outcome import CapacityQps
 from tune.report.terminal import render_outcome, render_status
-from tune.report.verdict_robustness import expected_of_repeat
+from tune.report.verdict_robustness import expected_of_repeat, verdict_notes
 
 
 def lines(**changes: object) -> list[str]:
@@ -55,7 +55,7 @@ def test_a_limit_broken_in_every_shuffle_is_a_violation() -> None:
 
 @pytest.mark.parametrize(("held", "feasible"), [(4, True), (5, True), (2, False)])
 def test_what_a_repeat_of_a_verified_rate_shows_is_said(held: int, feasible: bool) -> None:
-    searched = CapacityQps(low=15.75, high=16.1, censored=False, estimate=15.9)
+    searched = CapacityQps(low=15.75, high=16.1, stopped_early=False, estimate=15.9)
     run = measured(0, spread=spread(held, 4.2), feasible=feasible)
     found = run.model_copy(update={"capacity_qps": searched})
     expected = f"a full run at this rate holds in {held} of 5 shuffles"
@@ -102,3 +102,21 @@ def test_simulated_run_states_the_simulators_own_error() -> None:
         "model     The simulator's own error: a real rack may hold 5.2 % more or less (90 % interval; "
         "standard deviations: prefill scale 3.1 %)."
     ) in text
+
+
+@pytest.mark.parametrize(
+    ("lasting_s", "ttft_p99_s", "noted"), [(1000.0, 4.2, False), (120.0, 4.2, True), (120.0, 800.0, False)]
+)
+def test_output_of_a_run_in_which_the_rack_was_filling_is_said_to_be_too_low(
+    lasting_s: float, ttft_p99_s: float, noted: bool
+) -> None:
+    """A saturated rack works at its capacity however long its latencies are."""
+    trial = measured(0, ttft_p99_s=ttft_p99_s)
+    median_s = trial.latency_s.p50 if trial.latency_s else 0.0
+    probe = trial.probes[0].model_copy(update={"queries": int(lasting_s * 15.75), "full": True})
+    text = render_outcome(trial.model_copy(update={"probes": (probe,)}), SLO, study())
+    words = f"arrivals lasted {lasting_s:.0f} s, {lasting_s / median_s:.1f} median latencies: the rack was"
+    assert (words in text) == noted
+    assert ("load.min_duration_s=" in text) == noted
+    notes = " ".join(verdict_notes([], trial.model_copy(update={"probes": (probe,)}), SLO, {}))
+    assert ("Arrivals lasted" in notes) == noted

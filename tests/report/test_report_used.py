@@ -170,3 +170,17 @@ def _tab_to(tab: Tab, selector: str) -> None:
             assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
             return
     pytest.fail(f"{selector} is not among the first {MOST_STOPS} stops of the tabulator")
+
+
+@pytest.mark.parametrize("name", ["split", "cap"])
+@pytest.mark.parametrize("width_px", [320, 360, 414])
+def test_no_phone_scrolls_a_kept_report_sideways(
+    name: str, width_px: int, root: Path, tmp_path: Path
+) -> None:
+    """One of them is confirmed: the longest marks below the names of kinds."""
+    page = root / "reports" / "gallery" / name / "index.html"
+    with opened(page, tmp_path / "profile", width_px, 1500) as tab:
+        scrolled_px, shown_px = tab.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
+    assert scrolled_px <= shown_px

@@ -17,7 +17,9 @@ from tune.sim.decode_pool import (
     WHOLE_BATCHES,
     DecodeRequests,
     DecodeResult,
+    DecodeSteps,
     DecodeWorker,
+    linear_steps,
 )
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
@@ -27,8 +29,8 @@ WORKER = DecodeWorker(
     slots=4,
     kv_tokens=10_000,
     kv_block_tokens=32,
+    stall_token_s=0.0,
     transfer_latency_s=0.0,
-    context_token_s=0.0,
     token_budget=64,
     recompute_step_s=0.5,
     recompute_token_s=0.01,
@@ -48,6 +50,8 @@ def serve(
     step_s: float = STEP_S,
     slowdown: tuple[float, ...] = (1.0,),
     transfer_s: float = 0.0,
+    context_token_s: float = 0.0,
+    steps: DecodeSteps | None = None,
     **limits: Any,
 ) -> DecodeResult:
     """Serve requests on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
@@ -65,10 +69,11 @@ def serve(
     )
     usage, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
     ready, start, first, done = (np.full(count, -1.0) for _ in range(4))
-    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, usage, peak_tokens)
+    counted = np.zeros((len(slowdown), 2), np.int64)
+    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, usage, peak_tokens, counted)
     limited = WORKER._replace(**limits)
     batch_s = np.array([step_s + sequence_s * batch for batch in range(limited.slots + 1)])
-    decode(limited, np.array(slowdown), batch_s, requests, served)
+    decode(limited, np.array(slowdown), steps or linear_steps(batch_s, context_token_s), requests, served)
     return served
 
 
@@ -78,8 +83,18 @@ def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> t
     return served, int(served.peak_tokens[0])
 
 
+def bent_steps(slots: int, *context_token_s: float) -> DecodeSteps:
+    """Return steps whose cost of a context token changes at mean contexts of 40, 80, ... tokens."""
+    batch = np.arange(slots + 1)[:, None]
+    bounds = 40.0 * np.arange(1, len(context_token_s))
+    jumps = np.concatenate([[0.0], np.cumsum(np.diff(context_token_s) * bounds)])
+    batch_s = STEP_S + SEQUENCE_S * batch - jumps * batch
+    token_s = np.tile(context_token_s, (slots + 1, 1))
+    return DecodeSteps(batch_s, token_s, np.append(bounds, np.inf), np.ones(token_s.shape, np.bool_))
+
+
 def step_by_step(
-    answer: list[int], ready_s: list[float], prompt: list[int], worker: DecodeWorker
+    answer: list[int], ready_s: list[float], prompt: list[int], worker: DecodeWorker, steps: DecodeSteps
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Simulate the policies one step at a time, without closed forms; return start, first and done."""
     longest = max(answer)
@@ -113,8 +128,9 @@ def step_by_step(
         if worker.policy == EVICT_NEWEST:
             while sum(prompt[r] + made[r] + BLOCK for r in running) > worker.kv_tokens:
                 paused.append(running.pop())
-        now += STEP_S + SEQUENCE_S * len(running)
-        now += worker.context_token_s * sum(prompt[r] + made[r] for r in running)
+        batch, context = len(running), sum(prompt[r] + made[r] for r in running)
+        segment = int(np.searchsorted(steps.bound_tokens, context / batch, side="right"))
+        now += steps.batch_s[batch, segment] + steps.token_s[batch, segment] * context
         for request in running:
             made[request] += 1
             if made[request] == 1:
@@ -133,16 +149,17 @@ def step_by_step(
     policy=st.sampled_from([RESERVE_ANSWERS, EVICT_NEWEST, WHOLE_BATCHES]),
     slots=st.integers(1, 5),
     kv_tokens=st.integers(400, 1500),
-    context_token_s=st.sampled_from([0.0, 0.001, 0.013]),
+    context_token_s=st.sampled_from([(0.0,), (0.001,), (0.013,), (0.001, 0.02), (0.0, 0.013, 0.0, 0.001)]),
 )
 def test_closed_form_equals_one_step_at_a_time(
-    lengths: list[tuple[int, int]], gap_s: float, **limits: Any
+    lengths: list[tuple[int, int]], gap_s: float, context_token_s: tuple[float, ...], **limits: Any
 ) -> None:
     answer, prompt = [a for a, _ in lengths], [p for _, p in lengths]
     # an odd fraction of a step, so that no arrival coincides with a step and rounding decides
     ready_s = [index * gap_s * 1.0007 + index * 0.0123456789 for index in range(len(lengths))]
-    served, peak = run(answer, ready_s, prompt=prompt, sequence_s=SEQUENCE_S, **limits)
-    start, first, done = step_by_step(answer, ready_s, prompt, WORKER._replace(**limits))
+    steps = bent_steps(limits["slots"], *context_token_s)
+    served, peak = run(answer, ready_s, prompt=prompt, steps=steps, **limits)
+    start, first, done = step_by_step(answer, ready_s, prompt, WORKER._replace(**limits), steps)
     np.testing.assert_allclose(served.start_s, start, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(served.first_s, first, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(served.done_s, done, rtol=1e-9, atol=1e-9)
@@ -293,3 +310,11 @@ def test_waiting_time_equals_the_m_m_c_queue() -> None:
     waits_frac = last / (terms[:slots].sum() + last)
     expected_s = waits_frac * mean_s / (slots - load)
     assert (served.start_s - ready_s).mean() == pytest.approx(expected_s, rel=0.08)
+
+
+def test_receiving_a_cache_holds_up_the_whole_batch() -> None:
+    """The second request arrives at 1.5 s with 50 tokens: at 2 s the batch waits 0.5 s, then both step."""
+    held_up = serve([4, 2], [0, 0], [0.0, 1.5], [1, 50], stall_token_s=0.01)
+    assert held_up.start_s.tolist() == [0.0, pytest.approx(2.01)]
+    assert held_up.first_s.tolist() == [pytest.approx(1.01), pytest.approx(3.51)]
+    assert held_up.done_s.tolist() == [pytest.approx(4.51), pytest.approx(4.51)]

@@ -9,7 +9,7 @@ from support.sim_trials import short_trial
 
 from tune.deploy.plan import render
 from tune.engines.check import check
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 
 SPLITS = {"gb200_nvl36": (7, 2), "gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
 QPS_PER_GPU = 0.07
@@ -27,7 +27,7 @@ def test_every_hardware_plans_and_simulates(hardware: str) -> None:
     facts = composed("cluster=slurm").cluster
     workers = [p for p in render(spec, facts).processes if p.name.startswith(("prefill_w", "decode_w"))]
     assert len(workers) == prefill + decode
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     assert (log.done_ns > log.first_token_ns).all()
     tpot_s = (log.done_ns - log.first_token_ns) / (log.output_tokens - 1) / 1e9
     assert 0.01 < np.median(tpot_s) < 0.08

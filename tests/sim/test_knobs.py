@@ -15,7 +15,7 @@ from tune.engines.trtllm.trtllm_groups import (
     KvCacheConfig,
     SchedulerConfig,
 )
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.base import FrozenModel
 from tune.spec.split import Split
 
@@ -81,6 +81,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     ),
     "split.prefill_workers": ("split.prefill_workers=13",),
     "split.decode_workers": ("split.decode_workers=3",),
+    "split.aggregated_workers": ("split.aggregated_workers=17", "split=aggregated"),
     "split.disaggregation_strategy": ("split.disaggregation_strategy=decode_first",),
     "split.head": ("split.head=decode", "cluster.calibration.head_node_scale=1.3"),
     "split.frontends": ("split.frontends=2",),
@@ -127,14 +128,18 @@ NESTED: dict[str, type[FrozenModel]] = {
 @pytest.mark.parametrize("setting", CHANGES)
 def test_the_setting_changes_the_simulation(setting: str) -> None:
     changed, *load = CHANGES[setting]
-    assert digest(simulate(*short_trial(*load, changed))) != digest(simulate(*short_trial(*load)))
+    assert digest(simulate_serving(*short_trial(*load, changed))) != digest(
+        simulate_serving(*short_trial(*load))
+    )
 
 
 @pytest.mark.parametrize("setting", WITHOUT_EFFECT)
 def test_the_setting_without_effect_changes_nothing(setting: str) -> None:
     (changed,) = WITHOUT_EFFECT[setting]
     for load in ((), BUSY):
-        assert digest(simulate(*short_trial(*load, changed))) == digest(simulate(*short_trial(*load)))
+        assert digest(simulate_serving(*short_trial(*load, changed))) == digest(
+            simulate_serving(*short_trial(*load))
+        )
 
 
 def test_no_setting_is_forgotten() -> None:

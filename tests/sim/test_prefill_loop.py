@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.sim.prefill_loop import prefill
-from tune.sim.prefill_pool import PrefillRequests, PrefillResult, PrefillWorker
+from tune.sim.prefill_pool import (
+    NO_PREFILL_TABLE,
+    PrefillRequests,
+    PrefillResult,
+    PrefillTable,
+    PrefillWorker,
+    empty_prefill_result,
+)
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
 
@@ -26,6 +33,7 @@ WORKER = PrefillWorker(
     step_s=1.0,
     token_s=0.01,
     pair_s=0.0,
+    table_scale=0.0,
     fill_steps=0,
     window_s=1e9,
 )
@@ -38,15 +46,16 @@ def serve(
     arrival_s: list[float] | None = None,
     transfer_s: float = 0.0,
     slowdown: tuple[float, ...] = (1.0,),
+    *,
+    table: PrefillTable = NO_PREFILL_TABLE,
     **limits: Any,
 ) -> PrefillResult:
     """Serve prompts on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
     count = len(tokens)
     arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
     prompts = PrefillRequests(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
-    start, done, sent = (np.full(count, -1.0) for _ in range(3))
-    served = PrefillResult(np.array(worker, np.int64), start, done, sent, np.zeros(len(slowdown)))
-    prefill(WORKER._replace(**limits), np.array(slowdown), prompts, served)
+    served = empty_prefill_result(np.array(worker, np.int64), len(slowdown))
+    prefill(WORKER._replace(**limits), np.array(slowdown), table, prompts, served)
     return served
 
 

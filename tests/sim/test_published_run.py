@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from support.sim_trials import make_trial, tpot_s, ttft_s
 
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 
 
 def test_reference_trial_holds_its_slo() -> None:
-    log = simulate(*make_trial())
+    log = simulate_serving(*make_trial())
     assert len(log) == 16_626
     assert np.percentile(ttft_s(log), 99) <= 4.5
     assert np.percentile(tpot_s(log), 99) <= 0.080
@@ -34,7 +34,7 @@ Source: LoadGen's logs of NVIDIA's MLPerf Inference v5.1 run of the default conf
 
 @pytest.mark.slow
 def test_ten_shuffles_reproduce_the_published_run() -> None:
-    logs = [simulate(*make_trial(f"load.shuffle_seed={seed}")) for seed in range(10)]
+    logs = [simulate_serving(*make_trial(f"load.shuffle_seed={seed}")) for seed in range(10)]
     simulated = {
         "ttft": [ttft_s(log) for log in logs],
         "tpot": [tpot_s(log) for log in logs],
@@ -59,7 +59,8 @@ def test_the_reference_capacity_is_about_16_qps(rate: float, holds: bool) -> Non
     late = [
         int(
             (
-                ttft_s(simulate(*make_trial(f"load.target_qps={rate}", f"load.shuffle_seed={seed}"))) > 4.5
+                ttft_s(simulate_serving(*make_trial(f"load.target_qps={rate}", f"load.shuffle_seed={seed}")))
+                > 4.5
             ).sum()
         )
         for seed in range(6)

@@ -14,7 +14,7 @@ from tune.analysis.measure import completion_qps
 from tune.core.arrays import FloatArray
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 
 SEEDS = range(4)
 TOLERANCE = 0.02
@@ -46,7 +46,7 @@ def test_past_capacity_the_queue_grows_and_throughput_stays(
     workers = (f"split.prefill_workers={split[0]}", f"split.decode_workers={split[1]}")
     done_qps = []
     for rate in (21, 26, 31.5):
-        log = simulate(*make_trial(*workers, f"load.target_qps={rate}"))
+        log = simulate_serving(*make_trial(*workers, f"load.target_qps={rate}"))
         tenths_s = [part.mean() for part in np.array_split(ttft_s(log), 10)]
         assert (np.diff(tenths_s) > 0).all()
         assert tenths_s[-1] > 60
@@ -64,7 +64,7 @@ def latencies_s(prefill: int, decode: int, rate: float) -> tuple[FloatArray, Flo
         f"split.decode_workers={decode}",
         f"load.target_qps={rate}",
     )
-    logs = [simulate(*short_trial(*overrides, f"load.shuffle_seed={seed}")) for seed in SEEDS]
+    logs = [simulate_serving(*short_trial(*overrides, f"load.shuffle_seed={seed}")) for seed in SEEDS]
     return np.concatenate([ttft_s(log) for log in logs]), np.concatenate([tpot_s(log) for log in logs])
 
 

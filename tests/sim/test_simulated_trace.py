@@ -9,7 +9,7 @@ import pytest
 from support.composed import composed
 
 import tune
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.settings import Settings
 from tune.workload.length_files import read_rows
 
@@ -25,7 +25,7 @@ def test_the_simulated_rack_replays_a_trace(settings: Settings) -> None:
     load = settings.load
     rows = read_rows(Path(str(load.dataset.path)), load.trace)
     assert settings.cluster.calibration is not None
-    log = simulate(settings.trial_spec, settings.cluster.calibration)
+    log = simulate_serving(settings.trial_spec, settings.cluster.calibration)
     assert rows.time_s is not None
     assert log.scheduled_ns == pytest.approx(rows.time_s * 1e9, abs=1)
     assert np.array_equal(log.input_tokens, rows.inputs)

@@ -16,7 +16,7 @@ from support.sim_trials import digest, make_trial, run_short, short_trial, tpot_
 from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.records.requests import Stages
-from tune.sim.simulator import simulate, simulate_requests
+from tune.sim.simulator import simulate_requests, simulate_serving
 
 POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
 VARIANTS = [
@@ -36,7 +36,7 @@ VARIANTS = [
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_every_request_is_answered_in_order_of_its_stages(overrides: tuple[str, ...]) -> None:
     spec, calibration = short_trial(*overrides)
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     stages = log.stages
     assert stages is not None
     assert len(log) == 400
@@ -60,7 +60,7 @@ def test_every_request_is_answered_in_order_of_its_stages(overrides: tuple[str, 
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_pools_are_between_empty_and_full(overrides: tuple[str, ...]) -> None:
     spec, calibration = short_trial(*overrides)
-    pools = simulate(spec, calibration).pools
+    pools = simulate_serving(spec, calibration).pools
     assert pools is not None
     assert pools.prefill_busy_frac.shape == (spec.split.prefill_workers,)
     assert pools.decode_batch_mean.shape == (spec.split.decode_workers,)
@@ -103,7 +103,9 @@ def test_a_single_pool_never_waits_for_the_other(overrides: tuple[str, ...]) -> 
     """Prefill alone has no wait for a decode slot; decode alone begins at once."""
     loaded = ("split.decode_workers=1", "load.target_qps=30", *overrides)
     spec, calibration = short_trial(*loaded)
-    both, prefill, decode = (simulate(spec, calibration, pool) for pool in (None, "prefill", "decode"))
+    both, prefill, decode = (
+        simulate_serving(spec, calibration, pool) for pool in (None, "prefill", "decode")
+    )
     assert both.stages is not None
     assert prefill.stages is not None
     assert decode.stages is not None
@@ -120,7 +122,7 @@ def test_ttft_without_load_is_the_sum_of_its_parts() -> None:
     """One request arrives every hundred seconds: none waits for another."""
     overrides = ("load.dataset.inputs.kind=fixed", "load.min_queries=50", "load.target_qps=0.01")
     spec, calibration = short_trial(*overrides)
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     assert log.stages is not None
     queue_s = (log.stages.prefill_start_ns - log.scheduled_ns) / 1e9
     transfer_s = (log.stages.kv_arrived_ns - log.stages.prefill_done_ns) / 1e9
@@ -137,7 +139,7 @@ def test_ttft_without_load_is_the_sum_of_its_parts() -> None:
 @pytest.mark.parametrize("overrides", [(), ("load.target_qps=12",), ("load.seed=4", "load.shuffle_seed=9")])
 def test_littles_law(overrides: tuple[str, ...]) -> None:
     """Requests in decode slots = rate x time in a slot, over the window. Source: Little 1961."""
-    log = simulate(*make_trial(*overrides))
+    log = simulate_serving(*make_trial(*overrides))
     assert log.stages is not None
     assert log.pools is not None
     last_ns = log.scheduled_ns[-1]
@@ -149,7 +151,7 @@ def test_littles_law(overrides: tuple[str, ...]) -> None:
 def test_reserved_cache_never_exceeds_a_worker(allowed: str) -> None:
     plain = ("cluster.calibration.frontend_message_s=0.0", "split.decode_workers=2", "load.min_queries=1500")
     spec, calibration = short_trial("load.target_qps=60", *plain)
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     longest = np.full_like(log.output_tokens, 2000) if allowed == "longest answer" else log.output_tokens
     log = simulate_requests(
         spec, calibration, log.scheduled_ns, (log.input_tokens, log.output_tokens), longest
@@ -254,7 +256,7 @@ def test_a_model_that_does_not_fit_rejects_every_request() -> None:
 
 def test_requests_allow_the_longest_answer_by_default() -> None:
     spec, calibration = short_trial("load.target_qps=60", "split.decode_workers=1")
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     known = log.scheduled_ns, (log.input_tokens, log.output_tokens)
     assert digest(simulate_requests(spec, calibration, *known)) == digest(log)
     shorter = simulate_requests(spec, calibration, *known, max_answer=log.output_tokens)
@@ -263,7 +265,7 @@ def test_requests_allow_the_longest_answer_by_default() -> None:
 
 def test_answers_end_at_max_seq_len() -> None:
     spec, calibration = short_trial("decode.max_seq_len=9500", "load.dataset.inputs.kind=fixed")
-    log = simulate(spec, calibration)
+    log = simulate_serving(spec, calibration)
     assert log.output_tokens.max() == 100
     assert (log.output_tokens < 100).any()
 

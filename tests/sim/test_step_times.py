@@ -17,6 +17,8 @@ from tune.core.arrays import FloatArray
 from tune.sim.step_times import TERMS, StepTimes, step_terms
 from tune.spec.memory import kv_bytes_per_token
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "step_times"
 COEFFICIENTS = Path(tune.sim.step_times.__file__).parent / "data" / "step_time_coefficients.json"
 FILES = {
@@ -56,7 +58,6 @@ def predicted_s(times: StepTimes, phase: str, row: FloatArray) -> float:
     return decode_s(times, row[0], row[2]) if phase == "decode" else prefill_s(times, *row)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("name", FILES)
 def test_predictions_match_measured_steps(name: str, phase: str) -> None:
@@ -79,13 +80,11 @@ def test_no_coefficient_beats_the_data_sheet() -> None:
     assert min(fitted.values()) > 0
 
 
-@pytest.mark.slow
 @given(MODELS, HARDWARE, TP)
 def test_every_step_time_is_positive(model: str, hardware: str, tp: int) -> None:
     assert all(value > 0 for value in vars(shape(model, hardware, tp)).values())
 
 
-@pytest.mark.slow
 @given(SHAPES, BATCHES, CONTEXTS, st.integers(1, 1024))
 def test_more_work_takes_longer(chosen: tuple[str, str, int], batch: int, context: int, more: int) -> None:
     times = shape(*chosen)

@@ -18,7 +18,7 @@ PLAIN = (
 
 
 def batch_s(*overrides: str) -> FloatArray:
-    return decode_worker(*make_trial(*PLAIN, *overrides), 0.0)[1]
+    return decode_worker(*make_trial(*PLAIN, *overrides), 0.0)[1].batch_s[:, 0]
 
 
 def unpadded_s(batch: int) -> float:
@@ -106,3 +106,11 @@ def test_pipeline_stages_share_prefill_steps_and_split_decode_batches() -> None:
     halves = batch_s(*pipeline, *graphs)
     assert halves[100] == pytest.approx(unpadded_s(50) + 0.5)
     assert halves[101] == pytest.approx(unpadded_s(51) + 0.5)
+
+
+def test_each_token_of_a_cache_that_is_sent_holds_up_both_workers() -> None:
+    (spec, plain), (_, stalls) = make_trial(), make_trial("cluster.calibration.kv_stall_token_s=0.00001")
+    token_s = [prefill_worker(spec, calibration, 0.0).token_s for calibration in (plain, stalls)]
+    assert token_s[1] - token_s[0] == pytest.approx(1e-5)
+    received_s = [decode_worker(spec, calibration, 0.0)[0].stall_token_s for calibration in (plain, stalls)]
+    assert received_s == [0.0, 1e-5]

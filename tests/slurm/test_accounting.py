@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.slurm_conf import ACCOUNTING, URGENT
+from support.slurm_conf import URGENT
 from support.slurm_rack import SlurmRack
 
 from tune.backends.slurm.commands import SlurmUnavailable, accounted_jobs, last_known, show_job
@@ -52,7 +52,7 @@ def test_every_end_of_a_job_is_read_from_accounting(
         return {name: found[job_id] for name, job_id in ids.items() if job_id in found}
 
     began = ("cancelled", "preempted", "loses a node")
-    rack.wait(lambda: all((show_job(ids[name]).held_s or 0) >= 1 for name in began), 20, "running jobs")
+    rack.wait(lambda: all((show_job(ids[name]).occupied_s or 0) >= 1 for name in began), 20, "running jobs")
     rack.wait(lambda: known()["preempted"].phase == "running", 20, "job that runs in the accounting too")
     rack.run("scancel", ids["cancelled"], ids["cancelled in the queue"])
     rack.run(*common, f"--partition={URGENT}", "--nodelist=g09", "--exclusive", "--wrap", "true")
@@ -68,12 +68,12 @@ def test_every_end_of_a_job_is_read_from_accounting(
         assert info.submitted_at is not None
         assert info.ended_at is not None
         assert began_at - timedelta(seconds=1) <= info.submitted_at <= info.ended_at <= datetime.now(UTC)
-        assert (info.held_s or 0.0) >= (60.0 if name == "too long" else 1.0 if name in began else 0.0)
+        assert (info.occupied_s or 0.0) >= (60.0 if name == "too long" else 1.0 if name in began else 0.0)
     assert (last_known(ids["waits"], began_at).phase, known()["waits"].phase) == ("waiting", "waiting")
     assert last_known("999", began_at).state == GONE
     assert last_known(ids["failed"], datetime.now(UTC) + timedelta(hours=1)).state == GONE, "an older job"
 
-    rack.kill_daemon(ACCOUNTING)
+    rack.stop_accounting()
     with pytest.raises(SlurmUnavailable, match="sacct ended with exit code 1"):
         accounted_jobs({ids["failed"]: began_at})
     assert last_known(ids["failed"], began_at).state == GONE

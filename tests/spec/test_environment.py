@@ -10,7 +10,7 @@ from support.composed import changed, composed
 
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
-from tune.spec.environment import Environment, given_values, inherited_names, looks_secret
+from tune.spec.environment import Environment, given_values, inherited_names, looks_secret, without_secrets
 from tune.spec.trial import TrialSpec
 
 READ: TypeAdapter[dict[str, str | None]] = TypeAdapter(Environment)
@@ -41,6 +41,25 @@ def test_every_variable_is_given_or_inherited(written: dict[str, str | int | Non
 
 def test_names_tell_secrets() -> None:
     assert [name for name in (*PUBLIC_NAMES, *SECRET_NAMES) if looks_secret(name)] == list(SECRET_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("env HF_TOKEN=hf_5 python3", "env HF_TOKEN=set"),
+        ("export ALL,DB_PASS=5; run", "export ALL,DB_PASS=set"),
+        ("serve --api-key sk-5 --port 1", "serve --api-key set"),
+        ("[--api-key, sk-5]", "[--api-key, set"),
+        ("['--api-key', 'sk-5']", "['--api-key', set"),
+        ('{"api_key": "sk-5"}', '{"api_key": set'),
+        ("Authorization: Bearer 5", "Authorization: set"),
+        ("--max-num-tokens 5 --token", "--max-num-tokens 5 --token"),
+        ("--container-env=HF_TOKEN", "--container-env=HF_TOKEN"),
+        ("a token is a word", "a token is a word"),
+    ],
+)
+def test_a_text_ends_where_a_secret_begins(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
 REFUSED = [

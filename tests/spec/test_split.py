@@ -11,7 +11,7 @@ from support.composed import composed
 
 from tune.engines.check import check
 from tune.spec.findings import only_errors
-from tune.spec.split import Role, Split, WorkerPlacement, decode_workers_that_fit, place_workers
+from tune.spec.split import Role, Split, WorkerPlacement, filled_split, place_workers
 from tune.spec.trial import TrialSpec
 
 DEFAULT = composed().trial_spec
@@ -68,12 +68,12 @@ def test_head_none_leaves_the_first_node_without_workers() -> None:
     assert "split.head=none keeps node 0 free" in finding.expected
     fewer = spec(14, 3, "none")
     assert not only_errors(check(fewer))
-    assert decode_workers_that_fit(fewer.hardware, fewer.prefill, fewer.decode, fewer.split) == 3
+    assert filled_split(fewer.hardware, fewer.prefill, fewer.decode, fewer.split) == fewer.split
 
 
 @given(prefill=st.integers(1, 17), head=heads)
 def test_one_more_decode_worker_than_the_most_does_not_fit(prefill: int, head: str) -> None:
     trial = spec(prefill, 1, head)
-    most = decode_workers_that_fit(trial.hardware, trial.prefill, trial.decode, trial.split)
+    most = filled_split(trial.hardware, trial.prefill, trial.decode, trial.split).decode_workers
     assert placed(spec(prefill, most + 1, head)) is None
     assert most == (17 if head == "none" else 18) - prefill

@@ -70,3 +70,21 @@ def test_the_advice_about_a_damaged_file_leads_back_to_the_answer(
     shutil.move(attempt if advice == ATTEMPT else damaged, tmp_path / "away")
     (after,) = run_composed_study(tmp_path / "runs", WORDS)
     assert answer(after) == before
+
+
+@pytest.mark.slow
+def test_emptied_logs_of_a_run_of_full_length_are_named(tmp_path: Path) -> None:
+    """LoadGen called the run INVALID: without its logs it would be one without a verdict."""
+    words = ("+sweep=pd_split", "study.n_trials=1", "study.name=damaged", "load.target_qps=14.0")
+    (outcome,) = run_composed_study(tmp_path / "runs", words)
+    assert outcome.probes[0].loadgen_result is not None
+    next(tmp_path.glob("runs/damaged/*/outcome.json")).unlink()
+    logs = list(tmp_path.glob("runs/damaged/*/raw/1/probe-1/mlperf_log_*.txt"))
+    assert len(logs) == 2
+    for log in logs:
+        log.write_bytes(b"")
+    with pytest.raises(ResumableError, match=f"probe-1: LoadGen's logs hold no verdict; .* {ATTEMPT}"):
+        run_composed_study(tmp_path / "runs", words)
+    shutil.move(next(tmp_path.glob("runs/damaged/*/raw/1")), tmp_path / "away")
+    (after,) = run_composed_study(tmp_path / "runs", words)
+    assert answer(after) == answer(outcome)

@@ -35,7 +35,7 @@ def thresholds(runs: Path) -> list[Path]:
 
 
 def stopped_early(outcomes: list[Outcome]) -> list[Outcome]:
-    return [outcome for outcome in outcomes if outcome.capacity_qps.censored]
+    return [outcome for outcome in outcomes if outcome.capacity_qps.stopped_early]
 
 
 @pytest.mark.slow

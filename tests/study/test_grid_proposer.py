@@ -36,13 +36,13 @@ def test_grid_is_walked_once_to_its_end() -> None:
 
 def test_baseline_takes_no_position_of_the_grid() -> None:
     proposer = GridProposer(GRID)
-    proposer.adopt(0, {"a": 3, "b": 128, "q": 0.8}, "baseline")
+    proposer.add_trial(0, {"a": 3, "b": 128, "q": 0.8}, "baseline")
     assert suggested(proposer, 1) == grid_point(GRID, 0)
     resumed = GridProposer(GRID)
-    resumed.adopt(0, {"a": 3, "b": 128, "q": 0.8}, "baseline")
+    resumed.add_trial(0, {"a": 3, "b": 128, "q": 0.8}, "baseline")
     first = grid_point(GRID, 0)
     assert first is not None
-    resumed.adopt(1, first, "grid")
+    resumed.add_trial(1, first, "grid")
     assert suggested(resumed, 2) == grid_point(GRID, 1)
 
 

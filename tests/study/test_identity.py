@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.composed import composed
@@ -16,6 +17,7 @@ from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.confirmation import confirm_overrides
 from tune.records.folders import StudyFolder
+from tune.spec.cluster import CommandPrefix
 from tune.spec.settings import Settings
 from tune.study.identity import merge_on_resume, require_same_backend, study_record
 from tune.study.loop import open_study
@@ -93,15 +95,15 @@ def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: 
 GIVEN = {"ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": None}
 
 
-def with_srun_env(settings: Settings, variables: dict[str, str | None]) -> Settings:
-    cluster = settings.cluster.model_copy(update={"srun_env": variables})
+def with_facts(settings: Settings, **facts: Any) -> Settings:
+    cluster = settings.cluster.model_copy(update=facts)
     return settings.model_copy(update={"cluster": cluster})
 
 
 @pytest.mark.parametrize("sweep", [("+sweep=pd_split",), ()])
 def test_variables_of_srun_are_pinned(sweep: tuple[str, ...]) -> None:
     plain = composed("cluster=slurm", "stack=dynamo_v1", *sweep)
-    settings = with_srun_env(plain, GIVEN)
+    settings = with_facts(plain, srun_env=GIVEN)
     recorded = study_record(settings, "one", ())
     assert merge_on_resume(recorded, study_record(settings, "one", ())) == recorded
     for variables, difference in [
@@ -112,7 +114,7 @@ def test_variables_of_srun_are_pinned(sweep: tuple[str, ...]) -> None:
         ),
         (GIVEN | {"UCX_TLS": "rc"}, "UCX_TLS: the study has None, this command says 'rc'"),
     ]:
-        other = with_srun_env(plain, variables)
+        other = with_facts(plain, srun_env=variables)
         with pytest.raises(ConfigurationError) as resumed:
             merge_on_resume(recorded, study_record(other, "one", ()))
         with pytest.raises(ConfigurationError) as confirmed:
@@ -123,6 +125,47 @@ def test_variables_of_srun_are_pinned(sweep: tuple[str, ...]) -> None:
         merge_on_resume(recorded, study_record(plain, "one", ()))
 
 
+LAUNCHED = {
+    "command_prefix": CommandPrefix(decode=("numactl", "-m", "0,1")),
+    "srun_options": ("--cpu-bind=none",),
+}
+
+
+@pytest.mark.parametrize("sweep", [("+sweep=pd_split",), ()])
+def test_what_is_added_to_commands_is_pinned(sweep: tuple[str, ...]) -> None:
+    plain = composed("cluster=slurm", "stack=dynamo_v1", *sweep)
+    settings = with_facts(plain, **LAUNCHED)
+    recorded = study_record(settings, "one", ())
+    assert merge_on_resume(recorded, study_record(settings, "one", ())) == recorded
+    for name, value, difference in [
+        (
+            "command_prefix",
+            CommandPrefix(decode=("env", "UCX_TLS=rc")),
+            ".decode: the study has 'numactl -m 0,1', this command says 'env UCX_TLS=rc'",
+        ),
+        (
+            "command_prefix",
+            CommandPrefix(decode=("numactl", "-m", "0,1"), frontend=("nice",)),
+            ".frontend: the study has None, this command says 'nice'",
+        ),
+        ("srun_options", (), ": the study has '--cpu-bind=none', this command says None"),
+        ("mpi", "none", ": the study has None, this command says 'none'"),
+    ]:
+        other = with_facts(settings, **{name: value})
+        with pytest.raises(ConfigurationError) as resumed:
+            merge_on_resume(recorded, study_record(other, "one", ()))
+        with pytest.raises(ConfigurationError) as confirmed:
+            require_same_backend(recorded, other, ())
+        assert f"cluster.{name}{difference}" in str(resumed.value)
+        assert f"cluster.{name}{difference}" in str(confirmed.value)
+
+
+def test_commands_as_they_are_planned_leave_the_hash_of_a_study() -> None:
+    """Studies on record, whose hashes know of the calibration alone, are resumed."""
+    settings = composed("cluster=slurm", "cluster.mpi=pmix", "cluster.srun_options=[]")
+    assert study_record(settings, "one", ()).cluster_hash == study_record(composed(), "one", ()).cluster_hash
+
+
 def test_the_command_that_confirms_a_study_has_its_variables_of_srun() -> None:
     words = ("+sweep=pd_split", "cluster=slurm", "+cluster.srun_env.ENROOT_ALLOW_DEV=yes")
     record = study_record(composed("+sweep=pd_split"), "one", words)
@@ -131,7 +174,7 @@ def test_the_command_that_confirms_a_study_has_its_variables_of_srun() -> None:
 
 def test_a_simulated_rack_has_no_srun() -> None:
     settings = composed()
-    assert study_record(with_srun_env(settings, GIVEN), "one", ()) == study_record(settings, "one", ())
+    assert study_record(with_facts(settings, srun_env=GIVEN), "one", ()) == study_record(settings, "one", ())
 
 
 def test_default_parallel_is_pinned_as_a_number() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 from support.composed import composed
 from support.outcomes import made_up
@@ -14,6 +15,7 @@ from tune.records.outcome import CapacityQps, Constraints, Outcome
 from tune.spec.bind import Point, contains
 from tune.spec.space import Search
 from tune.study.optuna_proposer import OptunaProposer, make_sampler
+from tune.study.optuna_space import distributions
 
 SETTINGS = composed("+sweep=pd_split")
 assert SETTINGS.sweep is not None
@@ -57,7 +59,7 @@ def test_proposer_rebuilt_from_the_record_suggests_the_same(name: str) -> None:
     points = play(whole, range(32))
     rebuilt = OptunaProposer(SPACE, search(name), seed=3)
     for number, point in enumerate(points[:20]):
-        rebuilt.adopt(number, point, name)
+        rebuilt.add_trial(number, point, name)
         rebuilt.observe(number, outcome_at(point))
     assert play(rebuilt, range(20, 32)) == points[20:]
 
@@ -67,10 +69,10 @@ def test_batch_cut_in_half_is_completed_with_the_same_points() -> None:
     points = play(whole, range(12))
     batch = [whole.suggest(number).point for number in range(12, 16)]
     for number, point in enumerate(points):
-        resumed.adopt(number, point, "tpe")
+        resumed.add_trial(number, point, "tpe")
         resumed.observe(number, outcome_at(point))
     for number, point in zip((12, 13), batch[:2], strict=True):
-        resumed.adopt(number, point, "tpe")
+        resumed.add_trial(number, point, "tpe")
     assert [resumed.suggest(14).point, resumed.suggest(15).point] == batch[2:]
 
 
@@ -112,6 +114,19 @@ def test_infeasible_outcomes_teach_and_failed_ones_do_not() -> None:
     assert avoided < ignored
 
 
+def test_the_space_of_a_study_is_the_one_that_optuna_finds() -> None:
+    """Optuna compares all trials for it, again for every sampler."""
+    space = distributions(SPACE)
+    study = optuna.create_study()
+    for _ in range(3):
+        study.tell(study.ask(space), 0.0)
+    trial = study.trials[-1]
+    ours = make_sampler(search("tpe"), 3, 30, space).infer_relative_search_space(study, trial)
+    theirs = optuna.samplers.TPESampler(multivariate=True).infer_relative_search_space(study, trial)
+    assert list(ours.items()) == list(theirs.items())
+    assert len(ours) == len(SPACE)
+
+
 def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tune.study.optuna_proposer.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="search=gp needs torch"):
@@ -121,7 +136,7 @@ def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["surrogate", "grid", None])
 def test_search_that_optuna_has_no_sampler_for_is_refused(name: str | None) -> None:
     with pytest.raises(ConfigurationError, match="expected tpe, gp or random"):
-        make_sampler(SETTINGS.search.model_copy(update={"name": name}), 0, 0)
+        make_sampler(SETTINGS.search.model_copy(update={"name": name}), 0, 0, {})
 
 
 @pytest.mark.slow
@@ -129,7 +144,9 @@ def test_trial_stopped_early_counts_with_its_forecast() -> None:
     """It missed its SLO at a rate that it was never expected to hold, which is no evidence against it."""
     chosen: dict[float, int] = {}
     for capacity_qps in (40.0, 1.0):
-        capacity = CapacityQps(low=None, high=None, censored=True, estimate=capacity_qps, early_stop=50.0)
+        capacity = CapacityQps(
+            low=None, high=None, stopped_early=True, estimate=capacity_qps, early_stop=50.0
+        )
         proposer = OptunaProposer(SPACE, search("tpe", startup_trials=8), seed=5)
         right = []
         for number in range(60):

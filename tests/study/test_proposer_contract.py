@@ -100,7 +100,7 @@ def test_proposer_rebuilt_from_the_record_suggests_the_same(
     assert len(whole) == 4
     rebuilt = make()
     for number, point in enumerate(whole[:2]):
-        rebuilt.adopt(number, point, source)
+        rebuilt.add_trial(number, point, source)
         rebuilt.observe(number, outcome_of(settings, number, point))
     assert play(settings, rebuilt, range(2, 4)) == whole[2:]
 
@@ -169,7 +169,7 @@ MIXED = Sweep(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name == "surrogate" else ()) for name in BUILDABLE],
 )
-def test_null_and_lists_are_suggested_recorded_and_adopted(settings: Settings, name: str) -> None:
+def test_null_and_lists_are_suggested_recorded_and_added(settings: Settings, name: str) -> None:
     first, second = (make_proposer(problem(settings, name, MIXED)) for _ in range(2))
     for number in range(3):
         suggestion = first.suggest(number)
@@ -179,7 +179,7 @@ def test_null_and_lists_are_suggested_recorded_and_adopted(settings: Settings, n
         proposal = Proposal(number=number, params=dict(suggestion.point), source=name, trial_id=spec.trial_id)
         recalled = Proposal.model_validate_json(proposal.model_dump_json())
         assert recalled.params == suggestion.point
-        second.adopt(number, recalled.params, name)
+        second.add_trial(number, recalled.params, name)
         outcome = judge_unmeasured("infeasible", spec, "", TrialFacts(number, name))
         first.observe(number, outcome)
         second.observe(number, outcome)

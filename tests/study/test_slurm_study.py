@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,10 +90,16 @@ class Driver:
 
     def finish(self) -> int | None:
         """Run the study while the nodes work; its exit code."""
-        process = self.start()
-        while process.is_alive():
+        return self.work_until_end(self.start())
+
+    def work_until_end(self, process: multiprocessing.process.BaseProcess) -> int | None:
+        """Let the nodes work until the study ends; its exit code."""
+
+        def ended() -> bool:
             self.nodes.work()
-            time.sleep(0.01)
+            return not process.is_alive()
+
+        wait_for(ended, within_s=180)
         return process.exitcode
 
 
@@ -156,11 +161,11 @@ def test_recorded_attempt_without_outcome_is_judged(driver: MakeDriver) -> None:
 
 @pytest.mark.slow
 def test_retry_that_ended_unobserved_is_not_run_again(driver: MakeDriver) -> None:
-    study = driver("study.n_trials=1")
+    study = driver("study.n_trials=1", "study.retries=0")
     process = study.start()
     wait_for(lambda: study.slurm.jobs)
     study.nodes.end("101", "NODE_FAIL")
-    process.join()
+    process.join(30)
     assert process.exitcode == 3
     again = study.start()
     wait_for(lambda: len(study.slurm.jobs) == 2)
@@ -175,15 +180,12 @@ def test_retry_that_ended_unobserved_is_not_run_again(driver: MakeDriver) -> Non
 
 @pytest.mark.slow
 def test_dead_node_fails_its_trial_and_not_the_study(driver: MakeDriver) -> None:
-    study = driver("study.n_trials=3")
+    study = driver("study.n_trials=3", "study.retries=0")
     process = study.start()
     wait_for(lambda: study.slurm.jobs)
     study.nodes.end("101", "NODE_FAIL")
     wait_for(lambda: len(study.slurm.jobs) == 2)
-    while process.is_alive():
-        study.nodes.work()
-        time.sleep(0.01)
-    assert process.exitcode == 0
+    assert study.work_until_end(process) == 0
     assert [outcome.status for outcome in study.folder.outcomes()] == ["failed", "measured", "measured"]
     assert study.finish() == 0
     assert [outcome.status for outcome in study.folder.outcomes()] == ["measured"] * 3
@@ -191,8 +193,26 @@ def test_dead_node_fails_its_trial_and_not_the_study(driver: MakeDriver) -> None
 
 
 @pytest.mark.slow
+def test_trial_of_a_dead_node_runs_again_at_once(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=3")
+    process = study.start()
+    wait_for(lambda: study.slurm.jobs)
+    study.nodes.end("101", "NODE_FAIL")
+    assert study.work_until_end(process) == 0
+    assert [outcome.status for outcome in study.folder.outcomes()] == ["measured"] * 3
+    (first, *_) = study.folder.outcomes()
+    assert [(attempt.class_, attempt.cause) for attempt in first.attempts] == [
+        ("failed", "infrastructure"),
+        ("measured", None),
+    ]
+    assert first.attempts[0].evidence
+    assert first.attempts[0].evidence.rule == "node_failed"
+    assert len(study.slurm.jobs) == 4
+
+
+@pytest.mark.slow
 def test_trial_that_failed_often_runs_again_only_with_rerun(driver: MakeDriver) -> None:
-    study = driver("study.n_trials=1")
+    study = driver("study.n_trials=1", "study.retries=0")
     for tries in (1, 2, 3, 3):
         process = study.start()
         wait_for(lambda tries=tries: len(study.slurm.jobs) == tries)
@@ -212,7 +232,9 @@ def test_trial_that_an_engine_rejects_is_infeasible_and_never_tried_again(driver
     wait_for(lambda: len(study.slurm.jobs) == 1)
     (attempt,) = Allocation(study.slurm.folder("101")).attempts()
     stamp, words = "2026-01-01T00:00:00+00:00", "prefill_w0: 1 validation error for TorchLlmArgs"
-    record = AttemptRecord(started_at=stamp, ended_at=stamp, held_s=50.0, error=words, cause="configuration")
+    record = AttemptRecord(
+        started_at=stamp, ended_at=stamp, occupied_s=50.0, error=words, cause="configuration"
+    )
     write_attempt(attempt, record)
     study.nodes.end("101", "COMPLETED")
     process.join(30)

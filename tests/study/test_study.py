@@ -27,6 +27,7 @@ from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
 from tune.study.loop import is_running, open_study, run_trial
+from tune.study.registry import SEARCH_METHODS, SearchMethod
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
@@ -72,6 +73,23 @@ def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     assert reproducible_fields(second) == reproducible_fields(first)
     assert again.submitted == 0
     assert received.steps == [(number, "recorded") for number in range(10)]
+
+
+@pytest.mark.slow
+def test_finished_study_asks_its_search_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To let it observe thousands of trials again takes a minute."""
+    before = run_composed_study(tmp_path, SPLIT)
+    with monkeypatch.context() as no_search:
+        no_search.setitem(SEARCH_METHODS, "tpe", SearchMethod(pytest.fail, pytest.fail))
+        listener = Recording()
+        assert run_composed_study(tmp_path, SPLIT, listener=listener) == before
+        assert [outcome.number for outcome in listener.outcomes] == list(range(10))
+    study = StudyFolder(tmp_path / "pd_split-sim").read_study()
+    assert study is not None
+    assert study.ended is not None
+    assert (study.ended.kind, study.ended.proposed) == ("trials", 10)
+    (tmp_path / "pd_split-sim" / before[4].trial_id / "outcome.json").unlink()
+    assert reproducible_fields(run_composed_study(tmp_path, SPLIT)) == reproducible_fields(before)
 
 
 @pytest.mark.slow
@@ -140,7 +158,7 @@ def test_lost_attempt_fails_and_hides_no_older_result(tmp_path: Path) -> None:
     lost = Losing(compose_overrides(SPLIT), ignore_submission)
     with pytest.raises(ResumableError, match="was lost"):
         run_composed_study(tmp_path, SPLIT, lost)
-    assert lost.submitted == 4
+    assert lost.submitted == 8, "each trial twice"
     assert {outcome.status for outcome in run_composed_study(tmp_path, SPLIT)} == {"measured"}
     with pytest.raises(ResumableError, match="was lost"):
         run_composed_study(
@@ -210,19 +228,20 @@ def test_failures_stop_the_study_and_it_resumes_when_mended(tmp_path: Path) -> N
     broken = FailingBackend(compose_overrides(SPLIT), ignore_submission)
     with pytest.raises(ResumableError, match=r"node gb07 is down[\s\S]*run the same command again"):
         run_composed_study(tmp_path, SPLIT, broken)
-    assert broken.submitted == 4, "the first batch, no more"
+    assert broken.submitted == 8, "the first batch, each trial twice, no more"
     mended = run_composed_study(tmp_path, SPLIT)
     assert {outcome.status for outcome in mended} == {"measured"}
-    assert [attempt.class_ for attempt in mended[0].attempts] == ["failed", "measured"]
+    assert [attempt.class_ for attempt in mended[0].attempts] == ["failed", "failed", "measured"]
     assert mended[0].gpu_hours > 72 * 36 / 3600
 
 
 @pytest.mark.slow
 def test_batch_beyond_the_budget_is_not_begun(tmp_path: Path) -> None:
-    with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
+    with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study"):
         run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
     folder = StudyFolder(tmp_path / "pd_split-sim")
-    assert sum(outcome.gpu_hours for outcome in folder.outcomes()) <= 200
+    assert 4 <= len(folder.outcomes()) < 10
+    assert sum(outcome.gpu_hours for outcome in folder.outcomes()) <= 200 * (1 + 1e-9)
     assert len(run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
 
 

@@ -114,6 +114,11 @@ def test_a_spent_budget_and_failures_are_recorded(tmp_path: Path) -> None:
             "failures",
             "trials failed in a row after 4 of 12 planned trials; the same command tries them again",
         ),
+        (
+            "harness",
+            "what every trial needs is at fault, after 4 of 12 planned trials; the same command goes on when "
+            "it is mended",
+        ),
         ("interrupted", "interrupted after 4 of 12 planned trials; the same command goes on"),
     ],
 )
@@ -154,7 +159,7 @@ def test_after_few_trials_at_one_rate_each_the_end_says_what_answers_sooner(
         ({}, ("With tpe, 12 trials seldom", "32 or more", "search=surrogate, under a study.name of its own")),
         (
             {"slo": Slo(ttft_p99_s=None, tpot_p99_s=None, latency_p99_s=60.0)},
-            ("With tpe, 12 trials seldom", "study.n_trials=32", "does not model the limits of this study"),
+            ("With tpe, 12 trials seldom", "search=surrogate, under a study.name of its own"),
         ),
         ({"search": Search(name="random", startup_trials=10), "n_trials": 40}, ("With random", "60 or more")),
         ({"n_trials": 32}, ()),

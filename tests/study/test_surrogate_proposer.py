@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import pytest
 from support.composed import composed
 from support.outcomes import held_at, made_up, probe
-from support.studies import run_composed_study
+from support.surrogate_sweeps import QUICK, SWEEP, suggested, true_capacity_qps
 
 from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.errors import ConfigurationError
-from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps
-from tune.records.posterior_summary import read_posterior
-from tune.spec.bind import Point, bind_point, contains
+from tune.spec.bind import Point, bind_point
 from tune.spec.settings import Settings
-from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
+from tune.spec.space import ChoiceDimension, OrderedDimension
 from tune.study import candidates as candidates_module
 from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import MAX_CANDIDATES, Candidates, candidates
@@ -27,28 +21,6 @@ from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer, observation_of
 from tune.surrogate import prefill_tables
 from tune.surrogate.optimizer import Observation
-
-QUICK = (
-    "load.mode=capacity",
-    "load.dataset.samples=1000",
-    "load.min_duration_s=30.0",
-    "load.min_queries=1000",
-)
-SWEEP = Sweep(
-    question="Which split?",
-    n_trials=4,
-    fill_decode=True,
-    space={
-        "prefill_workers": IntDimension(kind="int", path="split.prefill_workers", low=9, high=15),
-    },
-)
-NARROW = (
-    "+sweep=pd_split",
-    "~sweep.space.prefill_max_num_tokens",
-    "~sweep.space.decode_max_batch_size",
-    "~sweep.space.decode_cuda_graphs",
-    *QUICK,
-)
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +40,13 @@ def surrogate(settings: Settings, splits: Candidates, min_gain: float = 0.0) -> 
     return SurrogateProposer(SWEEP.space, splits, nearby, settings.cluster.calibration, 0, min_gain=min_gain)
 
 
-def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
-    suggestion = proposer.suggest(number)
-    return suggestion.point if isinstance(suggestion, TrialSuggestion) else None
-
-
-def true_capacity_qps(workers: int) -> float:
-    """Return the capacity of a made-up rack: prefill limits it up to 13 workers, decode from there on."""
-    return min(1.2 * workers, 4.1 * (18 - workers))
-
-
 def play(settings: Settings, proposer: SurrogateProposer, numbers: range, start: int = 14) -> list[int]:
     """Suggest and observe one trial after the other; return the numbers of prefill workers."""
     tried = []
     for number in numbers:
         point: Point | None = {"prefill_workers": start}
         if number == 0:
-            proposer.adopt(0, {"prefill_workers": start}, "baseline")
+            proposer.add_trial(0, {"prefill_workers": start}, "baseline")
         else:
             point = suggested(proposer, number)
         if point is None:
@@ -109,7 +71,7 @@ def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, sp
     whole = play(settings, surrogate(settings, splits), range(4))
     rebuilt = surrogate(settings, splits)
     for number, workers in enumerate(whole[:3]):
-        rebuilt.adopt(number, {"prefill_workers": workers}, "surrogate")
+        rebuilt.add_trial(number, {"prefill_workers": workers}, "surrogate")
         rebuilt.observe(number, held_at(settings.trial_spec, true_capacity_qps(workers)))
     assert suggested(rebuilt, 3) == {"prefill_workers": whole[3]}
 
@@ -147,7 +109,7 @@ def test_a_rebuilt_proposer_finds_the_neighbours_again(
     assert {"prefill_workers": 14, "chunk": 8192} in [dict(point) for point in points]
     rebuilt = build()
     for number, point in enumerate(points[:-1]):
-        rebuilt.adopt(number, point, "surrogate")
+        rebuilt.add_trial(number, point, "surrogate")
         rebuilt.observe(number, held_at(settings.trial_spec, capacity_qps(point)))
     assert suggested(rebuilt, 5) == points[5]
 
@@ -185,12 +147,12 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
     proposer = surrogate(settings, splits)
     play(settings, proposer, range(2))
     outcome = held_at(settings.trial_spec, true_capacity_qps(12))
-    proposer.adopt(2, {"prefill_workers": 12}, "surrogate")
+    proposer.add_trial(2, {"prefill_workers": 12}, "surrogate")
     proposer.observe(2, outcome)
     once = proposer.summarise({})
     for kind in once.kinds:
         assert bind_point(settings.trial_spec, SWEEP, kind.params or {}).trial_id == kind.trial_id
-    proposer.adopt(3, {"prefill_workers": 12}, "surrogate")
+    proposer.add_trial(3, {"prefill_workers": 12}, "surrogate")
     proposer.observe(3, outcome)
     assert proposer.summarise({}) == once
 
@@ -199,18 +161,18 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
 def test_trial_below_the_minimum_gain_is_not_suggested(settings: Settings, splits: Candidates) -> None:
     assert len(play(settings, surrogate(settings, splits, min_gain=0.05), range(12))) < 7
     proposer = surrogate(settings, splits, min_gain=9.0)
-    assert len(play(settings, proposer, range(12))) == 1
+    assert len(play(settings, proposer, range(12))) == 4, "half of the seven splits are known"
     end = proposer.suggest(12)
     assert isinstance(end, SearchEnd)
     assert end.kind == "gain"
     assert end.expected_gain_frac is not None
-    assert 0 < end.expected_gain_frac < 9
+    assert 0 <= end.expected_gain_frac < 9
 
 
 @pytest.mark.slow
 def test_minimum_gain_does_not_end_a_study_while_trials_run(settings: Settings, splits: Candidates) -> None:
     proposer = surrogate(settings, splits, min_gain=9.0)
-    proposer.adopt(0, {"prefill_workers": 14}, "baseline")
+    proposer.add_trial(0, {"prefill_workers": 14}, "baseline")
     points = [suggested(proposer, number) for number in range(1, 7)]
     assert None not in points
     assert len({int(point["prefill_workers"]) for point in points if point}) == 6
@@ -223,10 +185,10 @@ def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) 
     facts = TrialFacts(1, "surrogate")
     crashed = judge_unmeasured("infeasible", settings.trial_spec, "out of memory", facts)
     assert observation_of(crashed, 3) == Observation(3, "crashed")
-    rates = CapacityQps(low=12.5, high=None, estimate=12.5, prefill=12.6, decode=16.0, censored=False)
+    rates = CapacityQps(low=12.5, high=None, estimate=12.5, prefill=12.6, decode=16.0, stopped_early=False)
     outcome = made_up(settings.trial_spec, capacity_qps=rates)
     assert observation_of(outcome, 3) == Observation(3, "measured", 12.5, 12.6, 16.0)
-    rates = CapacityQps(low=9.0, high=None, estimate=9.0, censored=True, early_stop=15.0)
+    rates = CapacityQps(low=9.0, high=None, estimate=9.0, stopped_early=True, early_stop=15.0)
     stopped_early = made_up(settings.trial_spec, capacity_qps=rates, feasible=False)
     assert observation_of(stopped_early, 3) == Observation(3, "forecast", 9.0)
     held = held_at(settings.trial_spec, None)
@@ -300,91 +262,3 @@ def test_surrogate_is_the_default_in_capacity_mode() -> None:
     }
     for words, name in names.items():
         assert composed(*words).search.name == name
-
-
-RATES: dict[str, Dimension] = {
-    "float": FloatDimension(kind="float", path="load.target_qps", low=8.0, high=20.0, step=0.5),
-    "int": IntDimension(kind="int", path="load.target_qps", low=8, high=20),
-    "ordered": OrderedDimension(kind="ordered", path="load.target_qps", values=(8, 12.5, 15)),
-    "choice": ChoiceDimension(kind="choice", path="load.target_qps", values=(15.0, 8.0, 12.5)),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", RATES)
-def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> None:
-    fixed = composed("load.mode=fixed", *QUICK[1:])
-    assert fixed.cluster.calibration
-    split = IntDimension(kind="int", path="split.prefill_workers", low=12, high=14)
-    sweep = SWEEP.model_copy(update={"space": {"rate": RATES[kind], "prefill_workers": split}})
-    found = candidates(fixed.trial_spec, sweep, 0)
-    assert len(found.specs) == 3
-    nearby = CandidateSpace(fixed.trial_spec, sweep, found, 0)
-    proposer = SurrogateProposer(sweep.space, found, nearby, fixed.cluster.calibration, 0)
-    held = 0.0
-    for number in range(6):
-        point = suggested(proposer, number)
-        if point is None:
-            break
-        rate = float(point["rate"])
-        assert contains(sweep.space["rate"], point["rate"])
-        assert rate > held
-        feasible = rate <= true_capacity_qps(int(point["prefill_workers"]))
-        held = rate if feasible else held
-        update = {"feasible": feasible, "valid": True, "target_qps": rate}
-        proposer.observe(number, held_at(fixed.trial_spec, None).model_copy(update=update))
-    assert held >= 12
-
-
-@pytest.mark.slow
-def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
-    fixed = composed("load.mode=fixed", *QUICK[1:])
-    assert fixed.cluster.calibration
-    sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
-    found = candidates(fixed.trial_spec, sweep, 0)
-    nearby = CandidateSpace(fixed.trial_spec, sweep, found, 0)
-    proposer = SurrogateProposer(sweep.space, found, nearby, fixed.cluster.calibration, 0)
-    proposer.observe(0, held_at(fixed.trial_spec, None))
-    point = suggested(proposer, 1)
-    assert point
-    assert float(point["rate"]) > fixed.trial_spec.load.target_qps
-    assert proposer.summarise({0: "t0"}).trials_observed == 1
-
-
-@pytest.mark.slow
-def test_study_at_fixed_rates_resumes_with_the_same_trials(tmp_path: Path) -> None:
-    command = ("search=surrogate", *NARROW[:-4], "load.mode=fixed", *QUICK[1:], "study.parallel=2")
-    whole = run_composed_study(tmp_path / "whole", (*command, "study.n_trials=6"))
-    assert {outcome.source for outcome in whole[1:]} == {"surrogate"}
-    posterior = read_posterior(next((tmp_path / "whole").glob("*/study.json")).parent)
-    assert posterior
-    assert posterior.trials_observed == 6
-    run_composed_study(tmp_path / "parts", (*command, "study.n_trials=4"))
-    parts = run_composed_study(tmp_path / "parts", (*command, "study.n_trials=6"))
-    assert [outcome.trial_id for outcome in parts] == [outcome.trial_id for outcome in whole]
-
-
-@pytest.mark.slow
-def test_study_with_lost_outcomes_resumes_with_the_same_trials_and_posterior(
-    tmp_path: Path,
-) -> None:
-    command = (*NARROW, "study.n_trials=5", "study.parallel=1", "study.min_gain=0.0")
-    whole = run_composed_study(tmp_path / "whole", command)
-    root = next((tmp_path / "whole").glob("*/study.json")).parent
-    proposals = StudyFolder(root).read_proposals()
-    found = [proposal.expected_capacity_qps for proposal in proposals]
-    assert all(expected and expected.low < expected.median < expected.high for expected in found)
-    posterior = read_posterior(root)
-    assert posterior
-    assert posterior.trials_observed == len({outcome.trial_id for outcome in whole})
-    lost = tmp_path / "lost"
-    shutil.copytree(tmp_path / "whole", lost)
-    copied = lost / root.name
-    lines = (copied / "proposals.jsonl").read_text().splitlines()
-    (copied / "proposals.jsonl").write_text("\n".join(lines[:3]) + "\n")
-    (copied / "posterior.json").unlink()
-    for line in lines[3:]:
-        shutil.rmtree(copied / json.loads(line)["trial_id"])
-    resumed = run_composed_study(lost, command)
-    assert [outcome.trial_id for outcome in resumed] == [outcome.trial_id for outcome in whole]
-    assert read_posterior(copied) == posterior

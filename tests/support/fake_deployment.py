@@ -24,19 +24,23 @@ from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, MANIFEST_FILE, 
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
+from tune.spec.split import ALL_ROLES
 from tune.spec.trial import TrialSpec
 
 FAKE = Path(__file__).with_name("fake_dynamo.py")
 MARK = "TUNE_TEST_MARK"
 
 
-def server_names(workers: tuple[int, int], frontends: int) -> tuple[tuple[str, ProcessRole], ...]:
+def server_names(
+    workers: tuple[int, int], frontends: int, aggregated: int = 0
+) -> tuple[tuple[str, ProcessRole], ...]:
     """Return name and role of all processes but the load client, in the order in which they start."""
     return (
         *(("etcd", "etcd"), ("frontend", "frontend")),
         *((f"frontend_{index}", "frontend") for index in range(1, frontends)),
         *((f"prefill_w{index}", "prefill") for index in range(workers[0])),
         *((f"decode_w{index}", "decode") for index in range(workers[1])),
+        *((f"aggregated_w{index}", "aggregated") for index in range(aggregated)),
     )
 
 
@@ -81,7 +85,7 @@ def consecutive_ports(count: int) -> int:
 class Trial:
     """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan.
 
-    `workers`: number of prefill and of decode workers.
+    `workers`: number of prefill and of decode workers; `aggregated`: number of workers in their place.
     `frontends`: number of frontends; those beyond the first are named frontend_1, frontend_2, ...
     `tokenizer`: file for the accuracy run of a spec with one.
     """
@@ -93,6 +97,7 @@ class Trial:
     real_client: bool = False
     frontends: int = 1
     workers: tuple[int, int] = (2, 1)
+    aggregated: int = 0
     tokenizer: str = ""
     image: str | None = None
     checkpoint: ExpectedCheckpoint | None = None
@@ -102,7 +107,8 @@ class Trial:
         self.folder = TrialFolder(self.root / "t0")
         self.state = self.root / "state"
         (self.state / "began").mkdir(parents=True)
-        servers = server_names(self.workers, self.frontends)
+        workers = (0, 0) if self.aggregated else self.workers
+        servers = server_names(workers, self.frontends, self.aggregated)
         self.names: tuple[tuple[str, ProcessRole], ...] = (*servers, ("client", "client"))
         self.ports = dict(zip((name for name, _ in servers), free_ports(len(servers)), strict=True))
         self.spec = self.alter(short_spec(self.ports["frontend"]))
@@ -118,10 +124,15 @@ class Trial:
         ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name)
         ready += tuple(word for url in urls for word in ("--frontend", url))
         prefill, decode = self.workers
+        ready += (
+            ("--expect", f"backend={self.aggregated}")
+            if self.aggregated
+            else ("--expect", f"prefill={prefill}", "--expect", f"backend={decode}")
+        )
         manifest = ProcessManifest(
             nodes=3,
             processes=tuple(self._process(name, role) for name, role in self.names),
-            readiness_command=(*ready, "--expect", f"prefill={prefill}", "--expect", f"backend={decode}"),
+            readiness_command=ready,
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
             image=self.image,
@@ -149,7 +160,7 @@ class Trial:
             argv += tuple(word for url in self.frontend_urls for word in ("--endpoint", f"{url}/v1"))
             argv += ("--out", f"{RAW_DIR}/probe-1")
         listens = (Port(port, f"stack.{name}_port"),) if port else ()
-        metrics = port if role in ("frontend", "prefill", "decode") else None
+        metrics = port if role in ("frontend", *ALL_ROLES) else None
         log = f"logs/{name}.out"
         return Process(name, role, 0, (), {}, argv, log, listens, metrics, inherits=(MARK,))
 

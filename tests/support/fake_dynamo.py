@@ -20,7 +20,8 @@ optional, where a process is meant by its name or its role:
   refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
-As long as the file STATE/holding exists, every worker reports one request in flight; as long as
+As long as STATE/starting exists, no worker registers; it prints that it reads its weights. As long
+as the file STATE/holding exists, every worker reports one request in flight; as long as
 STATE/queueing exists, every frontend does.
 """
 
@@ -46,7 +47,13 @@ REPORTED_VARIABLES = (
     *(*RANK_VARIABLES, *NAMED_VARIABLES),
     *("CUDA_VISIBLE_DEVICES", "DISAGGREGATION_MODE", "HEAD_NODE_IP"),
 )
-WORKERS = ("prefill", "decode")
+COMPONENTS = {"prefill": "prefill", "decode": "backend", "aggregated": "backend"}
+ASKED_BY = {
+    "prefill": "prefill_worker_id",
+    "decode": "decode_worker_id",
+    "aggregated": "backend_instance_id",
+}
+WORKERS = tuple(COMPONENTS)
 LOCK = threading.Lock()
 COUNTS = {"requests": 0}
 FRONTEND_REQUESTS = itertools.count()
@@ -99,14 +106,11 @@ def take_turn(asked):
     limit = BEHAVIOUR.get("one_engine_after")
     if limit is not None and turn >= limit:
         turn = 0
-    pools = [registered(ROOM, role) for role in WORKERS]
-    if limit is None or turn < limit:
-        named = [asked.get(f"{role}_worker_id") for role in WORKERS]
-    else:
-        named = [None, None]
+    pools = {role: pool for role in WORKERS if (pool := registered(ROOM, role))}
+    named = {role: asked.get(ASKED_BY[role]) for role in pools if limit is None or turn < limit}
     return [
-        next((worker for worker in pool if worker["id"] == name), pool[turn % len(pool)])
-        for name, pool in zip(named, pools, strict=True)
+        next((worker for worker in pool if worker["id"] == named.get(role)), pool[turn % len(pool)])
+        for role, pool in pools.items()
     ]
 
 
@@ -128,11 +132,11 @@ class Handler(BaseHTTPRequestHandler):
             )
         elif self.path == "/v1/models":
             served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
+            served = served or registered(ROOM, "aggregated")
             self.answer(json.dumps({"data": [{"id": worker["model"]} for worker in served]}))
         elif self.path == "/health":
-            components = {"prefill": "prefill", "decode": "backend"}
             instances = [
-                {"component": components[role], "endpoint": "generate", "instance_id": worker["id"]}
+                {"component": COMPONENTS[role], "endpoint": "generate", "instance_id": worker["id"]}
                 for role in WORKERS
                 for worker in registered(ROOM, role)
             ]
@@ -177,7 +181,7 @@ def completion(request):
     usage = {"prompt_tokens": len(request["prompt"]), "completion_tokens": request["max_tokens"]}
     events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
     if "worker_id" in asked.get("extra_fields", ()):
-        served_by = {f"{role}_worker_id": worker["id"] for role, worker in zip(WORKERS, workers, strict=True)}
+        served_by = {"prefill_worker_id": workers[0]["id"], "decode_worker_id": workers[-1]["id"]}
         events = [event | {"nvext": {"worker_id": served_by}} for event in events]
     return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
@@ -247,6 +251,10 @@ def run_rank(role):
     server = (
         listen(host, port) if port and leads else None
     )  # before it registers: then its counters are asked
+    Handler.in_flight_role = True
+    while leads and (STATE / "starting").exists():
+        print(f"reading weights, {time.monotonic():.1f}", flush=True)
+        time.sleep(0.5)
     if leads and not behaves("unregistered", role, role):
         first = os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
         worker = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from support.fake_deployment import processes_in
+from support.waiting import wait_for
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -26,6 +29,20 @@ SMALL = (
 def alive(folder: Path) -> dict[int, str]:
     """Return the command lines of the processes that were started in `folder`, by id."""
     return processes_in(folder)
+
+
+def require_ended(folder: Path) -> None:
+    """Fail where a process of `folder` does not end by itself; it is killed then.
+
+    A command may return before the jobs that it left to Slurm have ended: their processes are waited for.
+    """
+    try:
+        wait_for(lambda: not alive(folder))
+    finally:
+        left = alive(folder)
+        for process in left:
+            os.kill(process, signal.SIGKILL)
+        assert not left
 
 
 def printed(process: subprocess.Popen[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, final
 
-from tune.engines.base import Components, EngineAdapter, TimeSteps, WorkerGauges
+from tune.engines.base import EngineAdapter, TimeSteps, WorkerMetrics
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
@@ -19,10 +19,19 @@ from tune.manifest.process import Port, Process, ProcessRole
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine, Meaning, SettingName
 from tune.spec.engine_table import EngineReference
-from tune.spec.split import WorkerPlacement
+from tune.spec.failure import FailureRule
+from tune.spec.split import Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 REFERENCE = EngineReference("support.other_engine:OtherEngine", "support.other_engine:StandIn")
+BAD_SETTING = FailureRule(
+    name="bad_setting",
+    pattern="bad setting",
+    cause="configuration",
+    meaning="the stand-in refuses a setting",
+    next_step="Change it.",
+    source="tests/support/fake_dynamo.py",
+)
 FAKE_DYNAMO = Path(__file__).with_name("fake_dynamo.py")
 
 
@@ -83,10 +92,11 @@ class StandIn(EngineAdapter):
 
     computes_tokens = True
     needs_scratch = False
-    gauges = WorkerGauges()
+    metrics = WorkerMetrics()
+    package = "other-engine"
     versions = MappingProxyType({"dynamo_v1": "a stand-in"})
     signals = EngineSignals(
-        failure_patterns=("bad setting",),
+        failure_rules=(BAD_SETTING,),
         requests=REQUESTS,
         in_flight=IN_FLIGHT,
         frontend_in_flight=FRONTEND_IN_FLIGHT,
@@ -99,6 +109,9 @@ class StandIn(EngineAdapter):
 
     def kv_capacity_tokens(self, *_: object) -> int:
         return 1_000_000
+
+    def read_steps(self, *_: object) -> tuple[()]:
+        return ()
 
     def recommend(self, *_: object) -> tuple[()]:
         return ()
@@ -121,8 +134,8 @@ class StandIn(EngineAdapter):
     def start_gap_s(self, spec: TrialSpec) -> float:
         return 0.0
 
-    def components(self, spec: TrialSpec) -> Components:
-        return Components("prefill", "backend")
+    def components(self, spec: TrialSpec) -> Mapping[Role, str]:
+        return {"prefill": "prefill", "decode": "backend", "aggregated": "backend"}
 
     def files(self, spec: TrialSpec) -> dict[str, str]:
         return {"stand_in.txt": f"{spec.prefill.token_budget}\n"}

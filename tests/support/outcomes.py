@@ -82,5 +82,5 @@ def made_up(trial: TrialSpec, number: int = 0, **fields: Any) -> Outcome:
 
 def held_at(trial: TrialSpec, capacity_qps: float | None, number: int = 0, **fields: Any) -> Outcome:
     """Build a made-up outcome whose capacity search verified `capacity_qps`, the estimate as well."""
-    found = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
+    found = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, stopped_early=False)
     return made_up(trial, number, **{"capacity_qps": found} | fields)

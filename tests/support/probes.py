@@ -64,7 +64,7 @@ def spread(
     tpot = tpot_p99_s
     return ShuffleSpread(
         shuffles=5,
-        slo_held=held,
+        slo_met=held,
         ttft_p99_s=LatencySpread(mean=ttft_p99_s, sd=sd_s, min=ttft_p99_s - sd_s, max=highest_s),
         tpot_p99_s=tpot and LatencySpread(mean=tpot, sd=0.001, min=tpot, max=tpot + 0.002),
     )

@@ -1,8 +1,8 @@
 """Validate what is exported as the programs do that read it: their fields and types, unknown keys refused.
 
-The facts, in words of our own, are those of NVIDIA/srt-slurm, docs/schema/recipe.schema.json (0794007) and
-docs/schema-reference.md (01aebde), and of ai-dynamo/dynamo, the reference of DynamoGraphDeployment
-(nvidia.com/v1beta1, 1.6); both are under Apache-2.0.
+The facts, in words of our own, are those of NVIDIA/srt-slurm, docs/schema/recipe.schema.json (0794007, read
+in full: every name, type and value of the blocks that tune writes), and of ai-dynamo/dynamo, the reference of
+DynamoGraphDeployment (nvidia.com/v1beta1, 1.6); both are under Apache-2.0.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class SrtService(Known):
 
 class SrtDynamo(Known):
     install: bool = True
-    request_plane: str = "tcp"
-    event_plane: str | None = None
+    request_plane: Literal["nats", "tcp", "http"] = "tcp"
+    event_plane: Literal["nats", "zmq"] | None = None
 
 
 class SrtBenchmark(Known):

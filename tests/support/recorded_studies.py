@@ -62,7 +62,7 @@ def _attempt(path: Path) -> dict[str, Any]:
     assert record is not None
     threshold, capacity = read_early_stop(path), read_capacity(path)
     return {
-        "held_s": record.held_s,
+        "occupied_s": record.occupied_s,
         "early_stop": threshold is not None,
         "capacity_qps": capacity and capacity.capacity_qps,
         "probes": {probe.name: _probe(probe) for probe in sorted(path.glob("probe-*"))},

@@ -14,7 +14,7 @@ import yaml
 from support.composed import composed
 from tune.core.arrays import FloatArray
 from tune.records.requests import RequestLog
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
@@ -42,7 +42,7 @@ def short_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
 
 def run_short(*overrides: str) -> RequestLog:
     """Simulate the reference configuration with overrides and 400 queries."""
-    return simulate(*short_trial(*overrides))
+    return simulate_serving(*short_trial(*overrides))
 
 
 def ttft_s(log: RequestLog) -> FloatArray:

@@ -77,15 +77,23 @@ def main(folder: Path, subnet: int, parent: int, *, accounting: bool) -> int:
 
 
 def _serve(folder: Path, subnet: int, *, accounting: bool) -> int:
-    """Run all daemons until munged or slurmctld ends. FOLDER/up names the nodes that accept jobs."""
+    """Run all daemons until munged or slurmctld ends. FOLDER/up names the nodes that accept jobs.
+
+    A slurmctld that ends while there is FOLDER/restart is started again, with the state that it saved; a
+    slurmdbd as a slurmd is.
+    """
     munged = _start(folder, "munged", _munged(folder))
     _await(munged, (folder / "munge.socket").exists)
-    if accounting:
-        _account(folder, subnet)
+    slurmdbd = _account(folder, subnet) if accounting else None
     command = (f"{SBIN}/slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf"))
     controller = _start(folder, CONTROLLER, _on(folder, CONTROLLER, command))
     nodes: dict[str, subprocess.Popen[bytes]] = {}
-    while munged.poll() is None and controller.poll() is None:
+    while munged.poll() is None and (controller.poll() is None or (folder / "restart").exists()):
+        if controller.poll() is not None:
+            (folder / "restart").unlink()
+            controller = _start(folder, CONTROLLER, _on(folder, CONTROLLER, command))
+        if slurmdbd and slurmdbd.poll() is not None and not (folder / "down" / ACCOUNTING).exists():
+            slurmdbd = _start_slurmdbd(folder, subnet)
         for node in NODES:
             up, own_hosts = folder / "up" / node, folder / "hosts" / node
             if node not in nodes or nodes[node].poll() is not None:
@@ -107,7 +115,7 @@ def _await(daemon: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
         time.sleep(_POLL_S / 10)
 
 
-def _account(folder: Path, subnet: int) -> None:
+def _account(folder: Path, subnet: int) -> subprocess.Popen[bytes]:
     """Start slurmdbd with an own database, which only a socket in FOLDER reaches."""
     (folder / "database").mkdir(mode=0o700)
     (folder / "database" / "data").mkdir()
@@ -116,9 +124,13 @@ def _account(folder: Path, subnet: int) -> None:
     subprocess.run((*database, "--bootstrap"), input=tables, text=True, capture_output=True, check=True)
     mariadbd = _start(folder, "mariadbd", (*database, "--skip-networking", "--skip-grant-tables"))
     _await(mariadbd, (folder / "database" / "socket").exists)
-    command = (f"{SBIN}/slurmdbd", "-D")
-    slurmdbd = _start(folder, ACCOUNTING, _on(folder, ACCOUNTING, command))
+    return _start_slurmdbd(folder, subnet)
+
+
+def _start_slurmdbd(folder: Path, subnet: int) -> subprocess.Popen[bytes]:
+    slurmdbd = _start(folder, ACCOUNTING, _on(folder, ACCOUNTING, (f"{SBIN}/slurmdbd", "-D")))
     _await(slurmdbd, lambda: _listens(address(ACCOUNTING, subnet), ACCOUNTING_PORT))
+    return slurmdbd
 
 
 def _listens(host: str, port: int = PORT) -> bool:

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # as a program it is not started where `support` is 
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.checkpoints import write_checkpoint
-from support.slurm_conf import NODES, PARTITION, address
+from support.slurm_conf import ACCOUNTING, CONTROLLER, NODES, PARTITION, address
 from support.slurm_daemons import SBIN
 from tune.config import shipped_settings
 from tune.orchestrator.supervision.process_tree import signal_on_parent_death
@@ -134,23 +134,67 @@ class SlurmRack:
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.01)
 
-    def kill_daemon(self, name: str) -> None:
-        """End a daemon that is not a node's, for good."""
-        os.kill(int((self.folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)
+    def stop_accounting(self) -> None:
+        """Kill slurmdbd, until `restore`."""
+        (self.folder / "down" / ACCOUNTING).touch()
+        self._kill_daemon(ACCOUNTING)
+
+    def restart_controller(self) -> None:
+        """Kill the controller and have it started again, with the jobs that it saved."""
+        (self.folder / "restart").touch()
+        self._kill_daemon(CONTROLLER)
+        self.wait(lambda: not (self.folder / "restart").exists(), 30, "controller that starts again")
 
     def restore(self) -> None:
         """Cancel every job, start what was killed, and wait until all nodes are idle again."""
         jobs = self.jobs()
         if jobs:
             self.run("scancel", *jobs)
+        self.start_daemons()
+        self.wait_idle()
+
+    def start_daemons(self) -> None:
+        """Let the daemons that were killed start again; the accounting, if there is one, answers then."""
         for path in (self.folder / "down").iterdir():
             path.unlink()
-        self.wait_idle()
+        if (self.folder / "database").exists():
+            self.wait(self._accounts, 60, "accounting that answers")
+
+    def _accounts(self) -> bool:
+        try:
+            self.run("sacct", "--noheader")
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
     def log(self, name: str) -> str:
         """Return what a daemon (a node's name, gctl, munged) logged."""
         parts = [self.folder / "logs" / f"{name}.{end}" for end in ("out", "log")]
         return "".join(part.read_text(errors="replace") for part in parts if part.exists())
+
+    def occupied_s(self, folder: Path) -> dict[str, float | None]:
+        """Return for how long each job submitted in `folder` held its nodes, by its id, in seconds.
+
+        The accounting learns late that a job has ended; it is None until then.
+        """
+        fields = "JobID,Elapsedraw,End,WorkDir"
+        said = self.run(
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            "--starttime=now-1days",
+            f"--format={fields}",
+        )
+        rows = (line.split("|", 3) for line in said.splitlines())
+        return {
+            job: None if end == "Unknown" else float(elapsed_s)
+            for job, elapsed_s, end, where in rows
+            if where == str(folder)
+        }
+
+    def _kill_daemon(self, name: str) -> None:
+        os.kill(int((self.folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)
 
     def _slurmd(self, node: str) -> int:
         return int((self.folder / "run" / f"{node}.pid").read_text())
@@ -213,7 +257,7 @@ def _await_start(rack: SlurmRack) -> None:
             return False
 
     try:
-        rack.wait(idle, 60.0, "18 idle nodes")
+        rack.wait(idle, 120.0, "18 idle nodes")
     except (TimeoutError, subprocess.SubprocessError, NoSlurm) as error:
         logs = "".join(f"\n{name}:\n{rack.log(name)[-2000:]}" for name in ("munged", "gctl", NODES[0]))
         raise NoSlurm(f"its daemons did not come up: {error}{logs}") from error

@@ -44,9 +44,9 @@ class Study:
     def attempt(self, name: str, spec: TrialSpec = SPEC) -> Path:
         """Return the folder of a new attempt of the trial `name`, as a study prepares it."""
         trial = TrialFolder(self.root / "runs" / "one" / name)
-        trial.write_spec(spec)
         attempt = trial.new_attempt()
         attempt.mkdir(parents=True)
+        trial.write_spec(spec)
         return attempt
 
     def submit(self, name: str) -> str:

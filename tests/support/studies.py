@@ -10,7 +10,7 @@ from typing import Self
 from tune.backends.activity import Activity
 from tune.backends.base import AttemptState, Backend
 from tune.backends.simulated import SimulatorBackend
-from tune.config import Composition, compose_overrides, trial_overrides
+from tune.config import ComposedConfig, compose_overrides, trial_overrides
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import write_attempt
 from tune.records.outcome import Outcome
@@ -26,7 +26,7 @@ class CountingSimulator(Backend):
     `before` is called with the number of each submission before it is made.
     """
 
-    def __init__(self, composition: Composition, before: Callable[[int], None], workers: int = 0) -> None:
+    def __init__(self, composition: ComposedConfig, before: Callable[[int], None], workers: int = 0) -> None:
         calibration = composition.settings.cluster.calibration
         assert calibration is not None
         self._simulator: Backend = SimulatorBackend(calibration, workers)
@@ -69,7 +69,7 @@ class FailingBackend(CountingSimulator):
             AttemptRecord(
                 started_at=stamp,
                 ended_at=stamp,
-                held_s=36.0,
+                occupied_s=36.0,
                 error="node gb07 is down",
                 cause="infrastructure",
             ),

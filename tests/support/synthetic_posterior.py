@@ -102,14 +102,16 @@ def _measured(number: int, capacity_qps: float) -> Outcome:
         return unmeasured(number, "infeasible", reason, prefill=prefill)
     low = round(0.988 * capacity_qps, 2)
     if number % 5 == 3:
-        censored = CapacityQps(low=None, high=None, censored=True, estimate=capacity_qps, early_stop=15.5)
+        stopped_early = CapacityQps(
+            low=None, high=None, stopped_early=True, estimate=capacity_qps, early_stop=15.5
+        )
         probes = (probe_at(15.5, 9.0, full=False),)
         reason = f"stopped early: predicted capacity {capacity_qps:.4g} QPS, below 15.5"
         return searched_trial(
             number,
             prefill=prefill,
             probes=probes,
-            capacity_qps=censored,
+            capacity_qps=stopped_early,
             source="surrogate",
             feasible=False,
             reason=reason,

@@ -33,7 +33,7 @@ def searched_trial(
     best, (low, high, capacity) = probes[-1], rates
     assert best.ttft_s
     assert best.tpot_s
-    capacity_qps = CapacityQps(low=low, high=high, censored=False, estimate=capacity)
+    capacity_qps = CapacityQps(low=low, high=high, stopped_early=False, estimate=capacity)
     fields: dict[str, Any] = {
         "probes": probes,
         "capacity_qps": capacity_qps,

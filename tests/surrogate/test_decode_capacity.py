@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.spec.load import Slo
 from tune.spec.settings import Settings
 from tune.surrogate.decode_capacity import (
     DecodeEngines,
@@ -20,21 +19,25 @@ from tune.surrogate.prefill_latency import Workload
 FACTOR = st.floats(0.5, 2.0)
 
 
+STEP_LIMIT_S = 0.08
+
+
 @pytest.fixture(scope="module")
 def engine(settings: Settings) -> DecodeEngines:
     """Tabulate the decode worker of the reference configuration."""
-    return engine_of(settings, settings.trial_spec.slo)
-
-
-def engine_of(settings: Settings, slo: Slo) -> DecodeEngines:
-    """Tabulate the decode worker of the reference configuration under `slo`."""
-    spec = settings.trial_spec.model_copy(update={"slo": slo})
+    spec = settings.trial_spec
     assert settings.cluster.calibration
     return decode_engines([spec], settings.cluster.calibration, Workload.from_load(spec.load)[0])
 
 
 def qps(
-    engine: DecodeEngines, scale: float = 1, all_reduce: float = 1, reads: float = 0, kv: float = 1
+    engine: DecodeEngines,
+    scale: float = 1,
+    all_reduce: float = 1,
+    reads: float = 0,
+    kv: float = 1,
+    *,
+    step_limit_s: float = STEP_LIMIT_S,
 ) -> float:
     """Return the capacity of one worker for one parameter sample."""
     parameters = DecodeParameters(
@@ -42,6 +45,7 @@ def qps(
         np.array([kv], float),
         np.array([[scale]], float),
         np.array([[reads]], float),
+        step_limit_s,
     )
     return float(decode_capacity_qps(engine, np.array([0]), parameters)[0, 0])
 
@@ -67,18 +71,17 @@ def test_engines_tabulated_together_equal_engines_tabulated_singly(settings: Set
     workload = Workload.from_load(spec.load)[0]
     one, every, indices = np.ones(1), np.ones((1, 3)), np.array([2, 0, 1])
     together = decode_capacity_qps(
-        decode_engines(specs, calibration, workload), indices, DecodeParameters(one, one, every, 0 * every)
+        decode_engines(specs, calibration, workload),
+        indices,
+        DecodeParameters(one, one, every, 0 * every, STEP_LIMIT_S),
     )[0]
     single = [qps(decode_engines([specs[index]], calibration, workload)) for index in indices]
     assert together.tolist() == single
     assert len(set(single)) == 3
 
 
-def test_without_a_tpot_limit_slots_and_cache_limit_capacity(
-    settings: Settings, engine: DecodeEngines
-) -> None:
-    lifted = engine_of(settings, Slo(ttft_p99_s=4.5, tpot_p99_s=None))
-    assert qps(lifted, scale=3) > qps(engine, scale=3)
-    assert qps(lifted, scale=1) == pytest.approx(qps(engine, scale=1)), (
+def test_without_a_limit_on_steps_slots_and_cache_limit_capacity(engine: DecodeEngines) -> None:
+    assert qps(engine, scale=3, step_limit_s=np.inf) > qps(engine, scale=3)
+    assert qps(engine, step_limit_s=np.inf) == pytest.approx(qps(engine)), (
         "the cache limits the reference configuration"
     )

@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 from tune.core.arrays import FloatArray
 from tune.surrogate.discrepancy import (
     OUTLIER_CLIP,
+    Correlation,
     Discrepancy,
     Observations,
     covariance,
@@ -41,9 +42,11 @@ def test_whitened_residuals_give_the_multivariate_normal_density(
 ) -> None:
     indices, sd = np.array([0, 4, 7]), np.full(3, 0.01)
     observed = FEATURES[indices]
-    discrepancy = Discrepancy(observed, sd, model, share)
+    discrepancy = Discrepancy(Correlation.between(observed, observed), sd, model, share)
     residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
-    error = covariance(observed, observed, model, share * np.broadcast_to(share, 3)[:, None])
+    error = covariance(
+        Correlation.between(observed, observed), model, share * np.broadcast_to(share, 3)[:, None]
+    )
     normal = multivariate_normal(np.zeros(3), error + np.diag(sd**2 + model.noise_sd**2))
     log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
     assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
@@ -58,21 +61,24 @@ def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() 
 def test_a_smooth_error_that_does_not_reach_a_capacity_is_neither_learned_there_nor_predicted() -> None:
     far, between = np.array([[0.0], [1.0]]), np.array([[0.2]])
     sd, residual, places = np.full(2, 0.01), np.array([[0.1, -0.1]]), np.array([-1, -1])
-    one_of_two = Discrepancy(far, sd, UNKNOWN, np.array([1.0, 0.0]))
-    alone, both = Discrepancy(far[:1], sd[:1], UNKNOWN), Discrepancy(far, sd, UNKNOWN)
-    (learned,), learned_sd = one_of_two.predict(between, residual, places)
-    (expected,), expected_sd = alone.predict(between, residual[:, :1], places[:1])
+    every, first = Correlation.between(far, far), Correlation.between(far[:1], far[:1])
+    one_of_two = Discrepancy(every, sd, UNKNOWN, np.array([1.0, 0.0]))
+    alone, both = Discrepancy(first, sd[:1], UNKNOWN), Discrepancy(every, sd, UNKNOWN)
+    (learned,), learned_sd = one_of_two.predict(Correlation.between(between, far), residual, places)
+    to_first = Correlation.between(between, far[:1])
+    (expected,), expected_sd = alone.predict(to_first, residual[:, :1], places[:1])
     assert learned == pytest.approx(expected)
     assert learned_sd == pytest.approx(expected_sd)
-    assert both.predict(between, residual, places)[0].max() < 0.8 * expected
-    (none,), short_sd = one_of_two.predict(np.array([[0.5]]), residual, places, 0.0)
+    assert both.predict(Correlation.between(between, far), residual, places)[0].max() < 0.8 * expected
+    (none,), short_sd = one_of_two.predict(Correlation.between(np.array([[0.5]]), far), residual, places, 0.0)
     assert none == pytest.approx(0, abs=0.001)
     assert short_sd == pytest.approx(UNKNOWN.variances[1] ** 0.5, rel=0.01)
 
 
 def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
-    discrepancy = Discrepancy(FEATURES[:1], np.array([0.01]), UNKNOWN)
-    (mean,), sd = discrepancy.predict(FEATURES, np.array([[0.1]]), np.array([0]))
+    first = FEATURES[:1]
+    discrepancy = Discrepancy(Correlation.between(first, first), np.array([0.01]), UNKNOWN)
+    (mean,), sd = discrepancy.predict(Correlation.between(FEATURES, first), np.array([[0.1]]), np.array([0]))
     assert mean[0] == pytest.approx(0.1, rel=0.05)
     assert (np.diff(mean) < 0).all()
     assert (np.diff(sd) > 0).all()
@@ -80,12 +86,17 @@ def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
 
 
 def test_an_outlier_stays_at_its_own_configuration() -> None:
-    discrepancy = Discrepancy(FEATURES[[0, 4]], np.array([0.01, 0.01]), UNKNOWN)
+    two = FEATURES[[0, 4]]
+    discrepancy = Discrepancy(Correlation.between(two, two), np.array([0.01, 0.01]), UNKNOWN)
     residual = np.array([[-OUTLIER_CLIP, 0.05], [-5.0, 0.05]])
-    (clipped, outlier), _ = discrepancy.predict(FEATURES, residual, np.array([0, 4]))
+    (clipped, outlier), _ = discrepancy.predict(
+        Correlation.between(FEATURES, two), residual, np.array([0, 4])
+    )
     assert outlier[0] == pytest.approx(-5.0, abs=0.1)
     assert (outlier[1:] == clipped[1:]).all()
-    (clipped, outlier), _ = discrepancy.predict(FEATURES[1:], residual, np.array([-1, 3]))
+    (clipped, outlier), _ = discrepancy.predict(
+        Correlation.between(FEATURES[1:], two), residual, np.array([-1, 3])
+    )
     assert (outlier == clipped).all()
 
 

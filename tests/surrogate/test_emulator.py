@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tune.analysis.slo import late_requests
-from tune.loadgen.early_stopping import late_allowed
-from tune.sim.simulator import simulate
+from tune.analysis.slo import slo_holds
+from tune.config import compose_overrides
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
+from tune.spec.load import Slo
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.candidates import Candidates
@@ -36,12 +37,11 @@ def with_choice(search: SurrogateOptimizer, samples: ParameterSamples, name: str
 
 def simulated_capacity_qps(spec: TrialSpec, calibration: Calibration) -> float:
     """Find the capacity by bisection on simulated runs."""
-    low, high = 1.0, 40.0
+    low, high = 1.0, 60.0
     while high / low > 1.01:
         middle = (low * high) ** 0.5
-        log = simulate(spec.model_copy(update={"load": spec.load.at(middle)}), calibration)
-        late = max(int(mask.sum()) for mask in late_requests(log, spec.slo))
-        low, high = (middle, high) if late <= late_allowed(len(log)) else (low, middle)
+        log = simulate_serving(spec.model_copy(update={"load": spec.load.at(middle)}), calibration)
+        low, high = (middle, high) if slo_holds(log, spec.slo) else (low, middle)
     return low
 
 
@@ -66,6 +66,34 @@ def test_emulated_capacity_is_near_the_simulated_one(
     log_error = np.log(emulated / [simulated_capacity_qps(few.specs[index], changed) for index in indices])
     assert np.abs(log_error).max() < 0.15
     assert np.abs(log_error).mean() < 0.09, "in runs of 1,000 requests a few bursts decide"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"ttft_p50_s": 1.2},
+        {"ttft_mean_s": 1.5, "tpot_mean_s": 0.06},
+        {"latency_p90_s": 5.0},
+        {"latency_mean_s": 4.0, "ttft_p95_s": 3.0},
+    ],
+    ids=["median TTFT", "means", "latency", "latency and TTFT"],
+)
+def test_emulated_capacity_is_near_the_simulated_one_under_any_limit(
+    few: Candidates, limits: dict[str, float]
+) -> None:
+    words = ("load=fixed", "load.dataset.inputs.tokens=6000", "load.dataset.outputs.tokens=60")
+    settings = compose_overrides((*words, "load.min_duration_s=90.0")).settings
+    assert settings.cluster.calibration
+    changes = {"load": settings.load, "slo": Slo(**{"ttft_p99_s": None, "tpot_p99_s": None, **limits})}
+    specs = [spec.model_copy(update=changes) for spec in few.specs[1::5]]
+    search = SurrogateOptimizer(
+        specs, few.features[1::5], few.matters, settings.cluster.calibration, 0, structural=False
+    )
+    emulated = np.exp(search.log_capacity(calibrated(search), np.arange(len(specs)))[0])
+    simulated = [simulated_capacity_qps(spec, settings.cluster.calibration) for spec in specs]
+    assert max(simulated) > 1.2 * min(simulated)
+    assert np.abs(np.log(emulated / simulated)).max() < 0.15
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tune.core.arrays import FloatArray
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
@@ -37,7 +37,7 @@ def test_transfers_end_when_the_simulator_says(settings: Settings) -> None:
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     bytes_per_s = NETWORK_FRAC * calibration.kv_transfer_bytes_per_s
     slow = calibration.model_copy(update={"kv_transfer_bytes_per_s": bytes_per_s})
-    log = simulate(spec, slow)
+    log = simulate_serving(spec, slow)
     assert log.stages is not None
     kv_s = log.input_tokens * kv_bytes_per_token(spec.model, spec.prefill) / bytes_per_s
     done_s = log.stages.prefill_done_ns / 1e9

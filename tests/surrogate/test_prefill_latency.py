@@ -8,9 +8,11 @@ import pytest
 from tune.sim.prefill_pool import PrefillWorker
 from tune.sim.worker_models import prefill_worker
 from tune.spec.settings import Settings
+from tune.surrogate.pool_limits import FirstTokenLimit
 from tune.surrogate.prefill_latency import PrefillPool, Workload, latency_curves, mean_service_s
 
 ROUTERS = ("round-robin", "random", "least-loaded")
+P99 = (FirstTokenLimit(0.99, 4.5),)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_doubled_step_times_double_the_latency_at_every_utilisation(
     assert mean_service_s(slow, runs[0].prompt) == pytest.approx(2 * mean_service_s(worker, runs[0].prompt))
     for router in ROUTERS:
         base, doubled = (
-            latency_curves(pool(model), runs, (router,), (1.0, 1.2))[0] for model in (worker, slow)
+            latency_curves(pool(model), runs, (router,), (1.0, 1.2), P99)[0] for model in (worker, slow)
         )
         assert doubled == pytest.approx(2 * base, rel=1e-6)
 
@@ -55,10 +57,10 @@ def test_latency_grows_with_load_and_differs_between_routers(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    latency_s, _ = latency_curves(pool(worker), runs, ROUTERS, (1.0,))
-    assert latency_s.shape == (2, 3, 1, 12)
+    latency_s, _ = latency_curves(pool(worker), runs, ROUTERS, (1.0,), P99)
+    assert latency_s.shape == (2, 1, 3, 1, 12)
     assert (np.diff(latency_s[0], axis=-1) >= 0).all()
-    busy = latency_s[0, :, 0, 8]
+    busy = latency_s[0, 0, :, 0, 8]
     assert busy[1] > busy[0] > busy[2], "random is worse than round-robin, least-loaded is better"
 
 
@@ -66,12 +68,12 @@ def test_a_slow_worker_costs_most_under_round_robin(settings: Settings, runs: tu
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
     routers = ("round-robin", "least-loaded")
-    round_robin, least_loaded = latency_curves(pool(worker), runs, routers, (1.0, 1.3))[0][0]
+    round_robin, least_loaded = latency_curves(pool(worker), runs, routers, (1.0, 1.3), P99)[0][0, 0]
     assert (round_robin[1] >= round_robin[0]).all()
     assert (least_loaded[1] >= least_loaded[0] * (1 - 1e-9)).all()
     assert round_robin[1, 7] / round_robin[0, 7] > least_loaded[1, 7] / least_loaded[0, 7] > 1
-    unaffected, _ = latency_curves(pool(worker, on_head=0), runs, routers, (1.0, 1.3))
-    assert (unaffected[:, :, 1] == unaffected[:, :, 0]).all()
+    unaffected, _ = latency_curves(pool(worker, on_head=0), runs, routers, (1.0, 1.3), P99)
+    assert (unaffected[..., 1, :] == unaffected[..., 0, :]).all()
 
 
 def test_resimulating_the_slow_worker_equals_simulating_the_whole_pool(
@@ -79,6 +81,18 @@ def test_resimulating_the_slow_worker_equals_simulating_the_whole_pool(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    resimulated = latency_curves(pool(worker), runs[:1], ("round-robin",), (1.0, 1.3))[0][0, 0, 1]
-    whole = latency_curves(pool(worker), runs[:1], ("round-robin",), (1.3,))[0][0, 0, 0]
+    resimulated = latency_curves(pool(worker), runs[:1], ("round-robin",), (1.0, 1.3), P99)[0][0, 0, 0, 1]
+    whole = latency_curves(pool(worker), runs[:1], ("round-robin",), (1.3,), P99)[0][0, 0, 0, 0]
     assert resimulated == pytest.approx(whole)
+
+
+def test_each_limit_has_a_curve_of_its_own(settings: Settings, runs: tuple[Workload, ...]) -> None:
+    assert settings.cluster.calibration
+    worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
+    median, mean = FirstTokenLimit(0.5, 4.5), FirstTokenLimit(None, 4.5)
+    together, _ = latency_curves(pool(worker), runs, ROUTERS, (1.0, 1.3), (*P99, median, mean))
+    assert together.shape == (2, 3, 3, 2, 12)
+    alone, _ = latency_curves(pool(worker), runs, ROUTERS, (1.0, 1.3), (median,))
+    assert (together[:, 1] == alone[:, 0]).all()
+    assert (together[:, 0] > together[:, 1]).all()
+    assert (together[:, 0] > together[:, 2]).all()

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.dataset import Dataset, SyntheticInputs, SyntheticOutputs
+from tune.workload.distributions import synthetic_lengths
 from tune.workload.length_files import read_lengths
-from tune.workload.lengths import draw_lengths
+from tune.workload.lengths import draw_lengths, request_lengths
 
 INPUTS = SyntheticInputs(kind="beta", mean_tokens=9400.0, sd_tokens=3800.0, min_tokens=200, max_tokens=20000)
 DATASET = Dataset(
@@ -274,3 +276,38 @@ def test_missing_files_folders_and_binary_files_are_refused(tmp_path: Path) -> N
     for path in (tmp_path / "absent.csv", tmp_path, binary):
         with pytest.raises(ConfigurationError, match=r"load\.dataset\.path: .*cannot be read"):
             read_lengths(path, DATASET)
+
+
+def test_the_lengths_of_deepseek_r1_have_the_mean_of_the_reference() -> None:
+    composed = compose_overrides(("load=mlperf_deepseek_r1",)).settings.load
+    assert composed.dataset.path == "shipped:mlperf_deepseek_r1.csv"  # no path of one machine in a trial
+    inputs, outputs = request_lengths(composed, 4388)
+    assert outputs.mean() == pytest.approx(3886.2274, abs=5e-5)  # tokens a sample, as MLCommons states them
+    assert (len(inputs), inputs.max(), outputs.max()) == (4388, 3140, 20000)
+
+
+def test_a_file_that_does_not_come_with_tune_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"expected shipped:mlperf_deepseek_r1\.csv"):
+        compose_overrides(("load=mlperf_deepseek_r1", "load.dataset.path=shipped:../README.md"))
+
+
+def test_the_measured_prompts_come_with_answers_of_the_rank_of_their_reference() -> None:
+    measured = compose_overrides(("load=mlperf_llama3_1_405b",)).settings.load
+    inputs, outputs = request_lengths(measured, 8313)
+    assert (inputs.min(), inputs.max()) == (476, 19988)
+    assert inputs.mean() == pytest.approx(9428.6447, abs=5e-5)
+    assert outputs.mean() == pytest.approx(629.9, abs=0.01)
+    assert np.corrcoef(inputs, outputs)[0, 1] == pytest.approx(-0.0958, abs=5e-5)
+    again, _ = request_lengths(measured.model_copy(update={"shuffle_seed": 1}), 8313)
+    assert not np.array_equal(inputs, again)
+    assert np.array_equal(np.sort(inputs), np.sort(again))
+
+
+@settings(max_examples=20)
+@given(samples=st.integers(1, 20_000))
+def test_any_number_of_measured_samples_keeps_the_pairs(samples: int) -> None:
+    base = compose_overrides(("load=mlperf_llama3_1_405b",)).settings.load.dataset
+    inputs, outputs = synthetic_lengths(base.model_copy(update={"samples": samples}))
+    assert len(inputs) == len(outputs) == samples
+    assert inputs.max() <= 19988
+    assert samples < 4000 or np.corrcoef(inputs, outputs)[0, 1] < -0.05

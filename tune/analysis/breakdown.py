@@ -79,7 +79,7 @@ def _uncontended_ns(tokens: IntArray, prefill_ns: IntArray) -> IntArray:
     It bounds the prefill of each prompt on an idle worker. In the rest of a prefill its worker also served
     other prompts.
     """
-    order = np.argsort(tokens, kind="stable")
+    order = np.lexsort((-prefill_ns, tokens))  # of equal prompts the shortest prefill comes last
     uncontended_ns = np.empty_like(prefill_ns)
     uncontended_ns[order] = np.minimum.accumulate(prefill_ns[order][::-1])[::-1]
     return uncontended_ns

@@ -32,7 +32,7 @@ MAX_HALF_WIDTH = 5.0
 class RemeasuredConfiguration:
     """Hold a remeasured configuration: its trial in the study, and load and outcome of each repeat.
 
-    `shuffles` is what one run varies by from shuffle to shuffle, None where no repeat has a capacity. Of a
+    `shuffles` is what one run varies by from shuffle to shuffle, None where no repeat has a capacity. For a
     configuration that the study did not measure, `expected_output_tps_per_gpu` is what it expected, and
     `trial` stands for the first repeat.
     """
@@ -166,7 +166,7 @@ def _confirmed(
         capacity_qps=capacity_qps,
         guaranteed_qps=guaranteed_qps,
         margin_frac=margin_frac,
-        slo_held_repeats=sum(
+        slo_met_repeats=sum(
             bool(guaranteed_qps and (repeat.verified_qps or 0) >= guaranteed_qps) for repeat in repeats
         ),
         tokens_per_query=tokens,

@@ -34,19 +34,19 @@ def hold_probability(spread: LoadGenSpread) -> HoldProbability:
     """
     from scipy.special import betaincinv  # noqa: PLC0415  (only trials near a limit need it)
 
-    held, missed = spread.slo_held + PRIOR_COUNT, spread.shuffles - spread.slo_held + PRIOR_COUNT
+    held, missed = spread.slo_met + PRIOR_COUNT, spread.shuffles - spread.slo_met + PRIOR_COUNT
     tail = (1 - COVERAGE) / 2
     return HoldProbability(
         held / (held + missed),
-        low=0.0 if spread.slo_held == 0 else float(betaincinv(held, missed, tail)),
-        high=1.0 if spread.slo_held == spread.shuffles else float(betaincinv(held, missed, 1 - tail)),
+        low=0.0 if spread.slo_met == 0 else float(betaincinv(held, missed, tail)),
+        high=1.0 if spread.slo_met == spread.shuffles else float(betaincinv(held, missed, 1 - tail)),
     )
 
 
 def judged_constraint(outcome: Outcome, among: Collection[LatencyLimit] = LIMITS) -> float | None:
     """Return ln(figure / limit) of the worst limit `among` some, as the verdict judges it.
 
-    Of a trial that violates its SLO the worst known shuffle counts. The result is None where none of the
+    For a trial that violates its SLO, the worst known shuffle counts. The result is None where none of the
     limits was measured.
     """
     shuffles = None if outcome.feasible else outcome.spread

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from tune.analysis.recommendations import lower_rate
+from tune.analysis.recommendations import lower_load
 from tune.records.accuracy import Accuracy
 from tune.records.capacity_search import CapacityRecord, EarlyStopThreshold
 from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
+from tune.spec.load import Load
 from tune.spec.metrics import LATENCIES, RATES
 from tune.spec.trial import TrialSpec
 
@@ -57,7 +58,7 @@ def judge(
     search
         Result of the capacity search, None where there was none.
     early_stop
-        The rate that stopped the deployment early, None where it was not; the outcome is censored then.
+        The rate that stopped the deployment early; None where it was not stopped.
     accuracy
         What the accuracy run found, None without one. Tokens of wrong answers count for nothing: a trial that
         misses a target is not valid.
@@ -74,23 +75,14 @@ def judge(
     """
     if not probes:
         raise ValueError(f"trial {spec.trial_id} has no probe; a measured trial has at least one")
-    judged = [_over_shuffles(probe) if spec.load.mode == "fixed" else probe for probe in probes]
-    feasible = [probe for probe in judged if probe.feasible and probe.full]
-    if feasible:
-        best = max(feasible, key=lambda probe: probe.output_tps or 0.0)
-    else:
-        best = min(judged, key=lambda probe: (not probe.full, probe.target_qps))
+    judged = [_over_shuffles(spec.load, probe) if spec.load.mode != "capacity" else probe for probe in probes]
+    best, missed = _deciding_probe(judged), accuracy.missed if accuracy else ()
     figures = {name: getattr(best, name) for name in _OF_BEST}
-    if early_stop:
-        figures["reason"] = _stopped_early(search, early_stop)
-    missed = accuracy.missed if accuracy else ()
-    if missed:
-        figures |= {"valid": False, "reason": f"accuracy missed: {'; '.join(missed)}"}
     return Outcome(
         status="measured",
-        feasible=bool(feasible) and not missed,
+        feasible=best.feasible and best.full and not missed,
         accuracy=accuracy,
-        **figures,
+        **(figures | _overruling(search, early_stop, missed)),
         capacity_qps=_capacity(judged, search, early_stop, spec.load.rate_range_qps),
         forecast=search.forecast if search else (),
         probes=tuple(probes),
@@ -98,15 +90,32 @@ def judge(
     )
 
 
-def _over_shuffles(probe: Probe) -> Probe:
+def _deciding_probe(judged: Sequence[Probe]) -> Probe:
+    """Return the probe whose figures the outcome has."""
+    feasible = [probe for probe in judged if probe.feasible and probe.full]
+    if feasible:
+        return max(feasible, key=lambda probe: probe.output_tps or 0.0)
+    return min(judged, key=lambda probe: (not probe.full, probe.target_qps or 0.0))
+
+
+def _overruling(
+    search: CapacityRecord | None, early_stop: EarlyStopThreshold | None, missed: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields that an early stop or a missed accuracy decides, whatever the probe measured."""
+    if missed:
+        return {"valid": False, "reason": f"accuracy missed: {'; '.join(missed)}"}
+    return {"reason": _stopped_early(search, early_stop)} if early_stop else {}
+
+
+def _over_shuffles(load: Load, probe: Probe) -> Probe:
     """Return a probe as all its shuffles judge it: not feasible where its SLO breaks in one of them."""
     spread = probe.spread
-    if not probe.feasible or spread is None or spread.slo_held == spread.shuffles:
+    if not probe.feasible or spread is None or spread.slo_met == spread.shuffles:
         return probe
-    reason = f"the SLO holds in {spread.slo_held} of {spread.shuffles} shuffles; expected all of them"
+    reason = f"the SLO holds in {spread.slo_met} of {spread.shuffles} shuffles; expected all of them"
     bottleneck = probe.bottleneck
     if bottleneck:
-        recommendations = (*bottleneck.recommendations, lower_rate(probe.target_qps))
+        recommendations = (*bottleneck.recommendations, lower_load(load, probe.target_qps))
         bottleneck = bottleneck.model_copy(update={"recommendations": recommendations})
     return probe.model_copy(update={"feasible": False, "reason": reason, "bottleneck": bottleneck})
 
@@ -139,8 +148,9 @@ def judge_unmeasured(
         valid=False,
         feasible=False,
         target_qps=spec.load.target_qps,
+        concurrency=spec.load.concurrency,
         constraints=Constraints(ttft_p99=None, tpot_p99=None),
-        capacity_qps=CapacityQps(low=None, high=None, censored=False),
+        capacity_qps=CapacityQps(low=None, high=None, stopped_early=False),
         probes=(),
         **_NO_FIGURES,
         **_fields(spec, facts),
@@ -154,7 +164,7 @@ _FIGURES = (
     "spread",
     "bottleneck",
 )
-_OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
+_OF_BEST = ("target_qps", "concurrency", "valid", "reason", "constraints", "checks", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
@@ -176,13 +186,13 @@ def _capacity(
 ) -> CapacityQps:
     """Return the highest feasible and the lowest infeasible rate above it; invalid probes bound nothing."""
     full = [probe for probe in probes if probe.full]
-    low = max((probe.target_qps for probe in full if probe.feasible), default=None)
-    missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible)
+    low = max((probe.target_qps for probe in full if probe.feasible and probe.target_qps), default=None)
+    missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible and probe.target_qps)
     high = min((qps for qps in missed if low is None or qps > low), default=None)
     return CapacityQps(
         low=low,
         high=high,
-        censored=early_stop is not None,
+        stopped_early=early_stop is not None,
         estimate=search.capacity_qps if search else None,
         prefill=search.prefill_capacity_qps if search else None,
         decode=search.decode_capacity_qps if search else None,

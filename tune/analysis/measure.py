@@ -12,21 +12,23 @@ from numpy.typing import NDArray
 
 from tune.analysis.bottleneck import ProbeSummary, find_bottleneck, is_saturated
 from tune.analysis.breakdown import breakdown
+from tune.analysis.run_checks.table import run_checks
 from tune.analysis.shuffles import read_shuffles, shuffle_spread
 from tune.analysis.slo import figure_s
-from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
+from tune.analysis.validity import Invalidity, accuracy_violation, invalid_reason, slo_violation
 from tune.analysis.worker_utilisation import scraped_breakdown
 from tune.core.files import MOVE_ATTEMPT
 from tune.engines.registry import engine_of
 from tune.errors import ResumableError
 from tune.loadgen.latencies import Latencies, answered, latencies, percentiles_s
 from tune.loadgen.log_reader import LoadGenFigures, read_logs
-from tune.records.capacity_search import ProbeRequest, read_probe_request
+from tune.records.capacity_search import ProbeRequest, read_capacity, read_probe_request
 from tune.records.folders import trial_of
 from tune.records.outcome import Constraints, Percentiles, Probe
 from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import Load, Slo
 from tune.spec.metrics import LATENCY, TTFT, LatencyMetric
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
 REQUESTS_FILE = "requests.npz"
@@ -36,7 +38,7 @@ FULL_LENGTH_QUERIES = 100
 """Least duration and queries of a run that the benchmark counts. Source: MLPerf Inference, mlperf.conf."""
 
 
-def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
+def measure(folder: Path, spec: TrialSpec, raw: str, pool_qps: Mapping[Role, float] | None = None) -> Probe:
     """Return the figures and the verdict of one probe.
 
     Percentiles are those of the answered requests. Output tokens/s is the mean tokens of an answer times the
@@ -46,12 +48,12 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
 
     Parameters
     ----------
-    folder
-        The probe's folder with requests.npz and LoadGen's logs.
+    folder, raw
+        The probe's folder with requests.npz and LoadGen's logs; its name relative to the trial's folder.
     spec
         The configuration; its rate counts where neither probe_request.json nor LoadGen's log states one.
-    raw
-        Name of the folder in the record, relative to the trial's.
+    pool_qps
+        Pool capacities in queries/s; None where no capacity search found them.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     Raises
     ------
     ResumableError
-        When requests.npz is missing, torn or has no request, or the metrics are torn.
+        When requests.npz is missing, torn or empty, LoadGen's verdict on a full run missing, or metrics torn.
     """
     run = _read_run(folder, spec)
     log, good, loadgen, requested = run.log, run.good, run.loadgen, run.requested
@@ -75,6 +77,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     held = not verdict.broken
     return Probe(
         target_qps=run.target_qps,
+        concurrency=spec.load.concurrency,
         queries=len(log),
         valid=verdict.valid,
         feasible=verdict.valid and held,
@@ -86,12 +89,14 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         constraints=constraints,
         breakdown=use,
         loadgen_result=loadgen.result if loadgen else None,
-        reason=verdict.invalid or verdict.broken,
+        reason=verdict.invalid.reason if verdict.invalid else verdict.broken,
         raw=raw,
         full=requested is None or requested.queries is None,
         stopped=bool(requested and requested.stopped),
+        may_pass=bool(verdict.invalid and verdict.invalid.may_pass),
         spread=shuffle_spread(measured, held, read_shuffles(folder), spec.slo) if verdict.valid else None,
-        bottleneck=find_bottleneck(spec, summary) if verdict.valid else None,
+        bottleneck=find_bottleneck(spec, summary, pool_qps) if verdict.valid else None,
+        checks=run_checks(folder, spec, log, raw),
     )
 
 
@@ -112,8 +117,8 @@ class _Run:
     is_full: bool
 
     @property
-    def target_qps(self) -> float:
-        """Return the offered rate, in queries/s."""
+    def target_qps(self) -> float | None:
+        """Return the offered rate, in queries/s; None in a closed loop."""
         return (self.requested or self.loadgen or self.spec.load).target_qps or self.spec.load.target_qps
 
 
@@ -124,7 +129,7 @@ class _Verdict:
     `saturated_qps` is the rate of completions where the deployment could not follow the offered rate.
     """
 
-    invalid: str | None
+    invalid: Invalidity | None
     broken: str | None
     saturated_qps: float | None
 
@@ -135,7 +140,11 @@ class _Verdict:
 
 
 def _read_run(folder: Path, spec: TrialSpec) -> _Run:
-    """Read the files of a probe. Raises ResumableError where its requests are missing, torn or none."""
+    """Read the files of a probe.
+
+    Raises ResumableError where its requests are missing, torn or none, or a run of full length lacks
+    LoadGen's verdict: no probe ends without that (tune/client/run.py).
+    """
     log = read_requests(folder / REQUESTS_FILE)
     if not len(log):
         raise ResumableError(
@@ -143,7 +152,13 @@ def _read_run(folder: Path, spec: TrialSpec) -> _Run:
         )
     good, requested = answered(log), read_probe_request(folder)
     is_full = is_full_length(log, spec.load) and not (requested and requested.stopped)
-    return _Run(spec, log, good, latencies(log, good), _loadgen(folder), requested, is_full)
+    loadgen = _loadgen(folder)
+    if is_full and not spec.load.is_closed_loop and (loadgen is None or loadgen.result is None):
+        raise ResumableError(
+            f"{folder}: LoadGen's logs hold no verdict; expected VALID or INVALID of a run of full length. "
+            f"{MOVE_ATTEMPT}"
+        )
+    return _Run(spec, log, good, latencies(log, good), loadgen, requested, is_full)
 
 
 def _verdict(run: _Run, completed_qps: float | None) -> _Verdict:
@@ -153,12 +168,13 @@ def _verdict(run: _Run, completed_qps: float | None) -> _Verdict:
         target_qps = (len(log) - 1) * 1e9 / int(log.scheduled_ns[-1])  # a part may be denser than the whole
     broken = slo_violation(log, good, run.times, spec.slo)
     suffers = bool(broken) or not spec.slo.limits
-    saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
+    saturated = suffers and target_qps is not None and is_saturated(target_qps, completed_qps, len(log))
     invalid = invalid_reason(log, good, run.times, target_qps, late=bool(broken))
-    if invalid is None and run.is_full:
-        invalid, broken = _official(run.loadgen, broken)
+    if invalid is None and run.is_full and run.loadgen:
+        broken = _official(run.loadgen, broken)
         if spec.load.dataset.holds_prompts and engine_of(spec).computes_tokens:
-            invalid = invalid or accuracy_violation(log, good)
+            wrong = accuracy_violation(log, good)
+            invalid = Invalidity(wrong, may_pass=False) if wrong else None
     if broken and saturated and completed_qps:
         broken = f"saturated at {completed_qps:.1f} of {target_qps:g} queries/s: {broken}"
     return _Verdict(invalid, broken, completed_qps if saturated else None)
@@ -167,11 +183,16 @@ def _verdict(run: _Run, completed_qps: float | None) -> _Verdict:
 def measure_attempt(attempt: Path, spec: TrialSpec) -> list[Probe]:
     """Return the measured probes in the folder `attempt`, in order.
 
-    Raises ResumableError where a requests.npz is missing, torn or has no request, or where metrics are torn.
+    Raises ResumableError where there is no probe, where a requests.npz is missing, torn or has no request, or
+    where metrics are torn.
     """
     attempt, root = attempt.absolute(), trial_of(attempt).root
     numbered = sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
-    return [measure(probe, spec, str(probe.relative_to(root))) for probe in numbered]
+    if not numbered:
+        raise ResumableError(f"{attempt}: has no folder of a probe; expected at least one. {MOVE_ATTEMPT}")
+    search = read_capacity(attempt)
+    pools = search.pool_capacity_qps if search else None
+    return [measure(probe, spec, str(probe.relative_to(root)), pools) for probe in numbered]
 
 
 def is_full_length(log: RequestLog, load: Load) -> bool:
@@ -223,20 +244,23 @@ def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -
 
 
 def _loadgen(folder: Path) -> LoadGenFigures | None:
-    """Return LoadGen's figures, None for a probe that ended before LoadGen wrote any."""
+    """Return LoadGen's figures, None for a probe that ended before LoadGen wrote any.
+
+    Raises ResumableError where a log is there and cannot be read.
+    """
     try:
         return read_logs(folder)
-    except ResumableError:
+    except ResumableError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return None
 
 
-def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str | None, str | None]:
-    """Return why a run of full length is invalid, and how it violates the SLO: LoadGen has the last word."""
-    if loadgen is None or loadgen.result is None:
-        return "LoadGen's logs hold no verdict; expected one of a run of full length", broken
+def _official(loadgen: LoadGenFigures, broken: str | None) -> str | None:
+    """Return how a run of full length violates the SLO: LoadGen has the last word."""
     if not broken and loadgen.result == "INVALID":
-        return None, f"LoadGen calls the run INVALID: {loadgen.invalid_reason or 'it gives no reason'}"
-    return None, broken
+        return f"LoadGen calls the run INVALID: {loadgen.invalid_reason or 'it gives no reason'}"
+    return broken
 
 
 def _constraints(slo: Slo, measured: Mapping[LatencyMetric, Percentiles | None]) -> Constraints:

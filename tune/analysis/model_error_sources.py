@@ -47,6 +47,10 @@ _MECHANISM_SD = 0.03
 """Largest difference of a capacity between the two hypotheses on decode that fit the published run
 (docs/simulator.md), where decode is the bottleneck."""
 
+_MIXED_STEP_SD = 0.08
+"""Steps of aggregated workers follow from those of both pools by a formula (tune/sim/aggregated_loop.py), and
+were never compared with a measurement. Chosen here: more than the largest error of either kind of steps."""
+
 _HARDWARE_SD = 0.15
 """Other hardware rests on its data sheet and was never compared with a measurement. Chosen here."""
 
@@ -82,7 +86,13 @@ def estimate_model_error(
     """
     shipped = all(getattr(calibration, f"{role}_scale") == FITTED_SCALES[role] for role in ROLES)
     errors = [
-        ModelError(sources=(*_of_steps(spec, role), *(_of_distance(spec, role) if shipped else ())))
+        ModelError(
+            sources=(
+                *_of_steps(spec, role),
+                *(_of_distance(spec, role) if shipped else ()),
+                *_of_mixed_steps(spec),
+            )
+        )
         for role in _limiting_pools(kind)
     ]
     return max(errors, key=lambda error: error.sd_frac)
@@ -99,7 +109,7 @@ def _limiting_pools(kind: BottleneckKind | None) -> tuple[Role, ...]:
 
 def _of_steps(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
     """Yield the errors of a pool's step times on the hardware, model and workload of the calibration."""
-    engine = spec.prefill if role == "prefill" else spec.decode
+    engine = spec.engine(role)
     yield ErrorSource(
         name=f"{role} scale", sd_frac=_SCALE_SD[role], basis="95 % interval of the fitted scale"
     )
@@ -118,6 +128,16 @@ def _of_steps(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
         name = f"decode mechanism in {spec.split.label} at TP{parallel}"
         basis = "difference between the two hypotheses that fit the published run"
         yield ErrorSource(name=name, sd_frac=_MECHANISM_SD, basis=basis)
+
+
+def _of_mixed_steps(spec: TrialSpec) -> Iterator[ErrorSource]:
+    """Yield the error of steps that read prompts beside answers, of which no run was ever compared."""
+    if spec.split.aggregated_workers:
+        yield ErrorSource(
+            name="steps with prompts and answers",
+            sd_frac=_MIXED_STEP_SD,
+            basis="formula of both kinds of steps; chosen, not measured",
+        )
 
 
 def _of_distance(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:

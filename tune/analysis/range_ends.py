@@ -129,12 +129,16 @@ def _rounded(value: float, dimension: IntDimension | FloatDimension) -> float:
 
 
 def _can_be(base: TrialSpec, sweep: Sweep, point: Point, name: str, value: Value) -> bool:
-    """Return whether the best point may have another value of one dimension, without a rule against it."""
+    """Return whether the best point may have another value of one dimension, without a rule against it.
+
+    A value of a pool that it lacks changes nothing.
+    """
     try:
         spec = bind_point(base, sweep, {**point, name: value})
     except ConfigurationError:
         return False
-    if _only_holds_more_prompts(bind_point(base, sweep, point), spec):
+    best = bind_point(base, sweep, point)
+    if spec.trial_id == best.trial_id or _only_holds_more_prompts(best, spec):
         return False
     path = sweep.space[name].path
     return not any(finding.severity == "error" or finding.path == path for finding in check(spec))

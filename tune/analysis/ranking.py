@@ -23,11 +23,11 @@ _PLAIN = (
     "output_tps", "loadgen_tps", "gpus", "target_qps", "completed_qps", "gpu_hours", "wall_s",
 )  # fmt: skip
 _TEXTS = ("trial_id", "source", "status", "reason", "bottleneck")
-_FLAGS = ("valid", "feasible", "censored")
+_FLAGS = ("valid", "feasible", "stopped_early")
 _COUNTS = ("number", "gpus", "probes", "attempts")
 _LATENCIES = tuple(latency.name for latency in LATENCIES)
 _ROBUSTNESS = (
-    "shuffles", "slo_held_shuffles", "hold_probability", "hold_probability_low", "hold_probability_high",
+    "shuffles", "slo_met_shuffles", "hold_probability", "hold_probability_low", "hold_probability_high",
     *(f"{limit.name}_shuffles_{name}_s" for limit in SHOWN_LIMITS for name in LatencySpread.model_fields),
     "bottleneck",
 )  # fmt: skip
@@ -36,9 +36,9 @@ _ROBUSTNESS = (
 def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each outcome, in their order; without outcomes the columns stay.
 
-    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;
+    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, stopped_early;
     {ttft,tpot,latency}_ {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of
-    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles,
+    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_met_shuffles,
     the probability that a further one holds in hold_probability, with its ends _low and _high, and
     {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; <limit>_constraint and
     <limit>_shuffles_{mean,sd,min,max}_s for every further limit of the SLO; and param.<name> for every
@@ -86,6 +86,7 @@ def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None)
             "output_tps_per_gpu": outcome.output_tps_per_gpu,
             **{limit.key: _figure_s(outcome, limit) for limit in (*SHOWN_LIMITS, *further)},
             "target_qps": outcome.target_qps,
+            **({} if outcome.concurrency is None else {"concurrency": outcome.concurrency}),
             **_robustness(outcome),
             **{name: v for limit in further for name, v in _over_shuffles(limit, outcome.spread).items()},
             "params": _params(outcome),
@@ -105,18 +106,22 @@ def _sort_key(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, floa
     capacity = outcome.capacity_qps
     if outcome.feasible:
         merit = -(outcome.output_tps_per_gpu or 0.0) * expected
-    elif capacity.censored:
+    elif capacity.stopped_early:
         merit = -(capacity.estimate or 0.0)
     else:
         worst = judged_constraint(outcome)
         merit = math.inf if worst is None else worst
-    group = (not outcome.feasible, not capacity.censored, not outcome.valid)
+    group = (not outcome.feasible, not capacity.stopped_early, not outcome.valid)
     return *group, merit, outcome.number, outcome.trial_id
 
 
 def _further_limits(outcomes: Sequence[Outcome]) -> list[LatencyLimit]:
     """Return the limits beyond LoadGen's that any of `outcomes` was measured against."""
-    return [limit for limit in FURTHER_LIMITS if any(limit in o.constraints.used for o in outcomes)]
+    return [
+        limit
+        for limit in FURTHER_LIMITS
+        if any(getattr(o.constraints, limit.name, None) is not None for o in outcomes)
+    ]
 
 
 def _figure_s(outcome: Outcome, limit: LatencyLimit) -> float | None:
@@ -135,7 +140,7 @@ def _robustness(outcome: Outcome) -> dict[str, float | str | None]:
     probability = hold_probability(spread) if spread else None
     return {
         "shuffles": spread.shuffles if spread else None,
-        "slo_held_shuffles": spread.slo_held if spread else None,
+        "slo_met_shuffles": spread.slo_met if spread else None,
         "hold_probability": probability.estimate if probability else None,
         "hold_probability_low": probability.low if probability else None,
         "hold_probability_high": probability.high if probability else None,
@@ -154,7 +159,7 @@ def _columns() -> list[str]:
     """Return the columns of the table, without parameters."""
     latencies = [f"{kind}_{name}_s" for kind in _LATENCIES for name in Percentiles.model_fields]
     return [
-        *_PLAIN, "capacity_low_qps", "capacity_high_qps", "censored", *latencies, "ttft_p99_constraint",
+        *_PLAIN, "capacity_low_qps", "capacity_high_qps", "stopped_early", *latencies, "ttft_p99_constraint",
         "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts", *_ROBUSTNESS,
     ]  # fmt: skip
 
@@ -170,7 +175,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | {
         "capacity_low_qps": outcome.capacity_qps.low,
         "capacity_high_qps": outcome.capacity_qps.high,
-        "censored": outcome.capacity_qps.censored,
+        "stopped_early": outcome.capacity_qps.stopped_early,
         "ttft_p99_constraint": outcome.constraints.ttft_p99,
         "tpot_p99_constraint": outcome.constraints.tpot_p99,
         "probes": len(outcome.probes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from tune.engines.base import Remedy
 from tune.engines.kv_capacity import decode_batch_that_kv_holds
 from tune.engines.registry import engine_of
 from tune.records.outcome import BottleneckKind, Breakdown, Recommendation
+from tune.spec.load import Load
 from tune.spec.metrics import LatencyLimit
 from tune.spec.split import Role, Split, place_workers
 from tune.spec.trial import TrialSpec
@@ -38,7 +40,7 @@ class BottleneckContext:
 
     kind: BottleneckKind
     stage: str | None
-    target_qps: float
+    target_qps: float | None
     saturated_qps: float | None
     used: dict[LatencyLimit, float]
     broken: bool
@@ -56,8 +58,8 @@ def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendati
 
     A lower rate helps against every bottleneck. It is named where a limit is violated.
     """
-    if context.kind == "rate":
-        return (_rate(context.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)
+    if context.kind in ("rate", "users"):
+        return (_more_load(spec.load, context.target_qps),)
     settings = {
         "prefill": _for_prefill,
         "decode_slots": _for_slots,
@@ -70,12 +72,26 @@ def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendati
     changes = tuple(settings)
     if not context.broken:
         return changes
-    return (*changes, lower_rate(context.saturated_qps or context.target_qps))
+    return (*changes, lower_load(spec.load, context.saturated_qps or context.target_qps))
 
 
-def lower_rate(qps: float) -> Recommendation:
-    """Return the recommendation of a rate one step below `qps`."""
-    return _rate(qps * (1 - RATE_STEP_FRAC), "a lower rate")
+def lower_load(load: Load, qps: float | None) -> Recommendation:
+    """Return the recommendation of a rate one step below `qps`, or in a closed loop of fewer users."""
+    if load.concurrency is not None:
+        return _users(math.floor(load.concurrency * (1 - RATE_STEP_FRAC)), "fewer users")
+    return _rate((qps or load.offered_qps) * (1 - RATE_STEP_FRAC), "a lower rate")
+
+
+def _more_load(load: Load, qps: float | None) -> Recommendation:
+    """Return the recommendation of a rate one step above `qps`, or in a closed loop of more users."""
+    if load.concurrency is not None:
+        return _users(math.ceil(load.concurrency * (1 + RATE_STEP_FRAC)), "more users")
+    return _rate((qps or load.offered_qps) * (1 + RATE_STEP_FRAC), "a higher rate")
+
+
+def _users(users: int, text: str) -> Recommendation:
+    """Return the recommendation of another number of users, at least one."""
+    return Recommendation(text=text, overrides=(f"load.concurrency={max(users, 1)}",))
 
 
 def _rate(qps: float, text: str) -> Recommendation:
@@ -85,14 +101,14 @@ def _rate(qps: float, text: str) -> Recommendation:
 
 def _for_prefill(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a prefill pool that limits."""
-    engine = engine_of(spec)
+    engine, role = engine_of(spec), spec.pools[0].role
     if context.stage == "prefill":
-        yield from engine.recommend(spec, Remedy("larger_worker", "prefill"))
+        yield from engine.recommend(spec, Remedy("larger_worker", role))
         return
     if spec.stack.router_mode == "random":
         yield Recommendation(text="prompts dealt round-robin", overrides=("stack.router_mode=round-robin",))
-    yield from _one_more(spec, context, "prefill")
-    yield from engine.recommend(spec, Remedy("larger_chunks", "prefill"))
+    yield from _more_of(spec, context, "prefill")
+    yield from engine.recommend(spec, Remedy("larger_chunks", role))
 
 
 def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
@@ -103,21 +119,23 @@ def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommen
     wider = min(kv_batch, int(slots * BATCH_STEP))
     if wider > slots and context.step_used < ROOM_FRAC:
         yield from engine_of(spec).recommend(spec, Remedy("wider_batch", batch=wider))
-    yield from _one_more(spec, context, "decode")
+    yield from _more_of(spec, context, "decode")
 
 
 def _for_kv(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a decode KV cache that limits."""
     yield from _for_any_batch(spec, context)
-    yield from _one_more(spec, context, "decode")
+    yield from _more_of(spec, context, "decode")
     yield from engine_of(spec).recommend(spec, Remedy("more_kv_cache"))
 
 
 def _for_step(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a decode step time that limits."""
     yield from _for_any_batch(spec, context)
-    yield from _one_more(spec, context, "decode")
-    yield from engine_of(spec).recommend(spec, Remedy("larger_worker", "decode"))
+    if spec.split.aggregated_workers:
+        yield from engine_of(spec).recommend(spec, Remedy("smaller_chunks", "aggregated"))
+    yield from _more_of(spec, context, "decode")
+    yield from engine_of(spec).recommend(spec, Remedy("larger_worker", spec.pools[-1].role))
 
 
 def _for_any_batch(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
@@ -142,6 +160,30 @@ def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recom
 def _for_unknown(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield recommendations that would make the bottleneck known."""
     yield Recommendation(text="workers that record when prefill, transfer and decode begin and end")
+
+
+def _more_of(spec: TrialSpec, context: BottleneckContext, role: Role) -> Iterator[Recommendation]:
+    """Yield one more worker of a pool, or half of one where the other pool has no room for a whole one.
+
+    With aggregated workers, one more fits only on idle GPUs.
+    """
+    if spec.split.aggregated_workers:
+        yield from _one_more_aggregated(spec)
+        return
+    more = tuple(_one_more(spec, context, role))
+    halves = 2 * _other_workers(spec.split, role)
+    if not more and _has_room(spec, context, role, halves / (halves - 1)):
+        more = tuple(engine_of(spec).recommend(spec, Remedy("smaller_workers", role)))
+    yield from more
+
+
+def _one_more_aggregated(spec: TrialSpec) -> Iterator[Recommendation]:
+    """Yield one more aggregated worker, where it fits."""
+    more = spec.split.aggregated_workers + 1
+    split = spec.split.model_copy(update={"aggregated_workers": more})
+    if place_workers(spec.hardware, spec.prefill, spec.decode, split):
+        overrides = (f"split.aggregated_workers={more}",)
+        yield Recommendation(text=f"one more aggregated worker, {split.label}", overrides=overrides)
 
 
 def _one_more(spec: TrialSpec, context: BottleneckContext, role: Role) -> Iterator[Recommendation]:

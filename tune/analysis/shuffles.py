@@ -39,7 +39,7 @@ class LoadGenShuffle(SparseModel):
     shuffle_seed: NonNegativeInt
     ttft_p99_s: NonNegativeFloat | None
     tpot_p99_s: NonNegativeFloat | None
-    slo_held: bool
+    slo_met: bool
 
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
     times = latencies(log, good)
     figures = {limit.key: figure_s(limit, percentiles_s(times[limit.latency])) for limit in slo.shown}
     held = slo_violation(log, good, times, slo) is None
-    return ShuffleResult.model_validate({"shuffle_seed": shuffle_seed, **figures, "slo_held": held})
+    return ShuffleResult.model_validate({"shuffle_seed": shuffle_seed, **figures, "slo_met": held})
 
 
 def near_a_limit(log: RequestLog, slo: Slo) -> bool:
@@ -112,7 +112,7 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
     except (OSError, ValidationError) as error:
         raise ResumableError(
             f"{path}: not a readable {SHUFFLES_FILE} ({first_validation_error(error)}); expected "
-            "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_held of each shuffle, and the figures of further "
+            "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_met of each shuffle, and the figures of further "
             f"limits. {MOVE_ATTEMPT}"
         ) from error
 
@@ -144,8 +144,8 @@ def shuffle_spread(
         )
         for limit in slo.shown
     }
-    slo_held = held + sum(result.slo_held for result in others)
-    return ShuffleSpread.model_validate({"shuffles": 1 + len(others), "slo_held": slo_held, **spreads})
+    slo_met = held + sum(result.slo_met for result in others)
+    return ShuffleSpread.model_validate({"shuffles": 1 + len(others), "slo_met": slo_met, **spreads})
 
 
 def _spread_of(values_s: Sequence[float | None]) -> LatencySpread | None:

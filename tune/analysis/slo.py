@@ -16,6 +16,9 @@ from tune.records.requests import RequestLog
 from tune.spec.load import Slo
 from tune.spec.metrics import LatencyLimit
 
+MULTIPLE = 2.0
+"""Share of a limit from which on it is stated as a multiple, not in percent."""
+
 MEAN_BATCHES = 20
 """Batches of consecutive requests whose means give the standard error of a mean.
 
@@ -118,6 +121,13 @@ def used_frac(limit: LatencyLimit, limit_s: float, times: Latencies) -> float:
     share = limit.statistic.share
     value_ns = float(values_ns.mean()) if share is None else float(np.quantile(values_ns, share))
     return value_ns / 1e9 / limit_s
+
+
+def share_text(share: float) -> str:
+    """Return a share to stand before a limit: "90 % of", from twice the limit on "3.6 times"."""
+    if share < MULTIPLE:
+        return f"{share * 100:.0f} % of"
+    return f"{share:,.0f} times" if share >= 100 else f"{share:.3g} times"
 
 
 def slo_holds(log: RequestLog, slo: Slo, late_frac: float = 1.0) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,18 @@ MAX_UNANSWERED_FRAC = 0.01
 ARRIVAL_SIGMAS = 5.0
 """Standard deviations that the sum of Poisson gaps may lie from its mean."""
 
+_TO_FILL = "for the rack to fill"
+
 SETTLED_LATENCIES = 2.0
 """Median latencies that arrivals must last before a run that violates no limit counts as steady."""
+
+
+@dataclass(frozen=True)
+class Invalidity:
+    """Hold why a measurement is invalid, and whether another run of the same plan may be valid."""
+
+    reason: str
+    may_pass: bool
 
 
 def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, slo: Slo) -> str | None:
@@ -51,8 +62,8 @@ def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, sl
 
 
 def invalid_reason(
-    log: RequestLog, good: NDArray[np.bool_], times: Latencies, target_qps: float, late: bool
-) -> str | None:
+    log: RequestLog, good: NDArray[np.bool_], times: Latencies, target_qps: float | None, late: bool
+) -> Invalidity | None:
     """Return why a measurement is invalid, None where it is valid.
 
     A run too short to settle is valid when it violates a limit: the rack starts empty, so a short run can
@@ -67,17 +78,18 @@ def invalid_reason(
     times
         Latencies of the answered requests.
     target_qps
-        The offered rate.
+        The offered rate; None in a closed loop, whose arrivals follow from its answers.
     late
         Whether the run violates a limit.
     """
-    return (
-        _answers(log, good)
-        or _time_order(log, good)
-        or _enough(log)
-        or _arrivals(log.scheduled_ns, target_qps)
-        or (None if late else _settled(log, times))
+    checks = (
+        (_answers(log, good), True),
+        (_time_order(log, good), True),
+        (_enough(log), False),
+        (None if target_qps is None else _arrivals(log.scheduled_ns, target_qps), True),
+        (None if late else _settled(log, times), False),
     )
+    return next((Invalidity(reason, may_pass) for reason, may_pass in checks if reason), None)
 
 
 def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
@@ -153,6 +165,11 @@ def _settled(log: RequestLog, times: Latencies) -> str | None:
     if lasts_s < SETTLED_LATENCIES * median_s:
         return (
             f"arrivals lasted {lasts_s:.3g} s at a median latency of {median_s:.3g} s; expected at least "
-            f"{SETTLED_LATENCIES * median_s:.3g} s for the rack to fill"
+            f"{SETTLED_LATENCIES * median_s:.3g} s {_TO_FILL}"
         )
     return None
+
+
+def is_too_short(reason: str | None) -> bool:
+    """Return whether a measurement is invalid because its arrivals ended before the rack could fill."""
+    return reason is not None and reason.endswith(_TO_FILL)

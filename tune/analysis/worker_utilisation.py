@@ -11,7 +11,6 @@ import numpy as np
 
 from tune.analysis.breakdown import no_stages, pool_figures
 from tune.core.arrays import FloatArray
-from tune.engines.base import EngineAdapter
 from tune.engines.registry import engine_of
 from tune.manifest.engine_signals import WorkerCounter
 from tune.records.outcome import Breakdown
@@ -49,6 +48,7 @@ def scraped_breakdown(folder: Path, log: RequestLog, spec: TrialSpec) -> Breakdo
     """Return pool figures from the metrics beside requests.npz, between the first arrival and the last.
 
     A prefill worker counts as busy while it holds a request: waiting, in its prefill, or sending its cache.
+    How long an aggregated one reads prompts, no counter says.
     The busiest one is stated where the record is long enough. A decode batch is what the engine reports as
     running, or the requests that the worker holds where the engine reports nothing. A figure is None where
     a worker of the pool does not expose it. Stages are None, because workers count requests and not their
@@ -78,7 +78,7 @@ def scraped_breakdown(folder: Path, log: RequestLog, spec: TrialSpec) -> Breakdo
     if log.began_at_s is None or span_s <= 0 or not path.exists():
         return None
     begin_s, scrapes = log.began_at_s, read_metrics(path)
-    pools, scrape_count = _pools(scrapes, engine_of(spec), begin_s, begin_s + span_s)
+    pools, scrape_count = _pools(scrapes, spec, begin_s, begin_s + span_s)
     figures = pool_figures(pools, spec.decode)
     if all(value is None for value in figures.values()):
         return None
@@ -87,16 +87,16 @@ def scraped_breakdown(folder: Path, log: RequestLog, spec: TrialSpec) -> Breakdo
     return Breakdown(**no_stages(), **figures)
 
 
-def _pools(
-    scrapes: Sequence[Scrape], engine: EngineAdapter, begin_s: float, end_s: float
-) -> tuple[PoolUse, int]:
+def _pools(scrapes: Sequence[Scrape], spec: TrialSpec, begin_s: float, end_s: float) -> tuple[PoolUse, int]:
     """Return the pools from `begin_s` to `end_s`, and the fewest scrapes of a prefill worker in that time."""
-    counter, gauges = engine.signals.in_flight, engine.gauges
+    counter, metrics = engine_of(spec).signals.in_flight, engine_of(spec).metrics
     in_flight = [_in_flight(worker, counter) for worker in _workers(scrapes, "prefill")]
-    decode = _workers(scrapes, "decode")
+    decode = _workers(scrapes, spec.pools[-1].role)
     busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in in_flight]
-    batch = [_engine_gauge(worker, gauges.running, total) or _in_flight(worker, counter) for worker in decode]
-    kv_used = [_engine_gauge(worker, gauges.kv_used, mean) for worker in decode]
+    batch = [
+        _engine_gauge(worker, metrics.running, total) or _in_flight(worker, counter) for worker in decode
+    ]
+    kv_used = [_engine_gauge(worker, metrics.kv_used, mean) for worker in decode]
     scrape_counts = [
         int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum())
         for gauge in in_flight

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-Verdict = Literal["held", "missed", "invalid"]
-"""How a probe ended: its SLO held or not, or its measurement is invalid."""
+from tune.spec.load import load_text
 
-VERDICTS: Mapping[bool | None, Verdict] = {True: "held", False: "missed", None: "invalid"}
-"""Verdicts by `slo_held` of a ProbeVerdict."""
+Verdict = Literal["held", "missed", "no verdict"]
+"""How a probe ended: its SLO held or not, or it is too short for a verdict or invalid."""
+
+VERDICTS: Mapping[bool | None, Verdict] = {True: "held", False: "missed", None: "no verdict"}
+"""Verdicts by `slo_met` of a ProbeVerdict."""
 
 
 class Activity(NamedTuple):
@@ -25,7 +27,9 @@ class Activity(NamedTuple):
     total
         How many there are; None where only the attempt decides.
     target_qps
-        Rate of the probe, queries/s.
+        Rate of the probe, queries/s; 0 in a closed loop.
+    concurrency
+        Users of a closed loop.
     full
         Whether the probe is a full run; else a short run.
     verdict
@@ -36,6 +40,7 @@ class Activity(NamedTuple):
     number: int
     total: int | None = None
     target_qps: float = 0.0
+    concurrency: int | None = None
     full: bool = False
     verdict: Verdict | None = None
 
@@ -47,4 +52,5 @@ class Activity(NamedTuple):
         if self.stage == "shuffle":
             return f"shuffle {self.number} of {self.total}"
         length = "full run" if self.full else "short run"
-        return f"probe {self.number}: {length} at {self.target_qps:g} queries/s {self.verdict or ''}".rstrip()
+        load = load_text(self.target_qps, self.concurrency)
+        return f"probe {self.number}: {length} at {load} {self.verdict or ''}".rstrip()

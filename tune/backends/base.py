@@ -31,6 +31,10 @@ class Backend(Protocol):
     poll_interval_s: float = DEFAULT_POLL_INTERVAL_S
     """Pause that callers make between two rounds of `poll`, in seconds."""
 
+    idle_s: float = 0.0
+    """Time for which the GPUs of an attempt may stay held after its record, in seconds: while its processes
+    are ended, and while its allocation waits for the next attempt. The attempt's held.json says how long."""
+
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """Start an attempt of `spec` in the folder `attempt`; return the handle that names it."""
 

@@ -16,6 +16,7 @@ from typing import Self
 
 from tune.backends.base import AttemptState, Backend
 from tune.backends.local_gpus import check_gpus
+from tune.core.files import make_folder
 from tune.core.locks import lock_name
 from tune.errors import ConfigurationError
 from tune.manifest.process_manifest import read_manifest
@@ -37,12 +38,14 @@ class LocalBackend(Backend):
     """Run attempts one after the other, each an orchestrator with its processes.
 
     A second process of tune on this machine is refused. `say` prints that attempts wait. `lock` names what
-    one process at a time may hold on this machine: it has the scope of the deployment's ports.
+    one process at a time may hold on this machine: it has the scope of the deployment's ports. `stop_s` is
+    how long its processes may take to end.
     """
 
     capabilities = LOCAL
 
-    def __init__(self, say: Callable[[str], None], lock: str = LOCK) -> None:
+    def __init__(self, say: Callable[[str], None], lock: str = LOCK, *, stop_s: float = 0.0) -> None:
+        self.idle_s = stop_s
         self._say, self._lock_name = say, lock
         self._lock: socket.socket | None = None
         self._waiting: deque[str] = deque()
@@ -115,7 +118,7 @@ class LocalBackend(Backend):
     def _start(self, handle: str) -> None:
         """Start the orchestrator of an attempt, in a session of its own."""
         assert self._lock is not None
-        Path(handle).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(handle))
         # Ctrl-C reaches only this process, which then cancels. The orchestrator inherits the lock: it may
         # still be stopping its deployment when this process is gone.
         self._current = (

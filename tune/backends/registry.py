@@ -15,7 +15,7 @@ from tune.deploy.node_rules import check_nodes
 from tune.engines.check import check_local, check_simulated
 from tune.engines.registry import engine_of
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
-from tune.spec.cluster_rules import check_cluster
+from tune.spec.cluster_rules import check_cluster, check_written_paths
 from tune.spec.findings import Finding, Severity
 from tune.spec.settings import Settings
 from tune.spec.split import place_workers
@@ -87,7 +87,7 @@ def _build_local(settings: Settings, at_once: int, say: Callable[[str], None]) -
     """Return the backend of this machine."""
     from tune.backends.local import LocalBackend  # noqa: PLC0415
 
-    return LocalBackend(say)
+    return LocalBackend(say, stop_s=settings.cluster.deadlines.stop_s)
 
 
 def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
@@ -101,7 +101,7 @@ def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -
 
 def _check_simulator(settings: Settings) -> Sequence[Finding]:
     """Return findings on settings that the simulator ignores."""
-    return check_simulated(settings.trial_spec)
+    return check_simulated(settings.trial_spec, settings.cluster.calibration)
 
 
 def _check_local(settings: Settings) -> Sequence[Finding]:
@@ -128,8 +128,14 @@ def _preflight_local(settings: Settings) -> Sequence[Finding]:
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
     """Return findings on the cluster's facts."""
     placeholders: Severity = "warning" if settings.action == "plan" else "error"
-    facts = check_cluster(settings.cluster, str(Path.home()), placeholders=placeholders)
-    return (*facts, *check_nodes(settings.trial_spec, settings.cluster))
+    facts, home = settings.cluster, str(Path.home())
+    groups = {name: getattr(settings, name) for name in (*settings.split.roles, "aggregated", "stack")}
+    groups = {name: group for name, group in groups.items() if group is not None}
+    return (
+        *check_cluster(facts, home, placeholders=placeholders),
+        *check_written_paths(groups, facts, home, placeholders=placeholders),
+        *check_nodes(settings.trial_spec, facts),
+    )
 
 
 def _preflight_slurm(settings: Settings) -> Sequence[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,10 @@ from tune.backends.simulator_worker import AttemptEnd, SimulatorWorker
 from tune.core.jit import is_cold
 from tune.errors import TuneError
 from tune.records.outcome import Probe
+from tune.sim.aggregated_loop import serve_aggregated
+from tune.sim.closed_loop import serve_closed_loop
 from tune.sim.decode_loop import decode
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.backend_kinds import SIMULATOR
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
@@ -48,8 +50,9 @@ class SimulatorBackend(Backend):
                 simulate_attempt(spec, self._calibration, attempt, report, threads=self._threads)
             )
             return handle
-        if self._max_workers > 1 and is_cold(decode):
+        if self._max_workers > 1 and is_cold(_serving_loop(spec)):
             self._compile(spec)
+        self._ended.pop(handle, None)  # the folder of an attempt that left nothing is used again
         self._waiting.append((handle, spec))
         self._advance()
         return handle
@@ -59,14 +62,9 @@ class SimulatorBackend(Backend):
 
         A trial that cannot be simulated compiles nothing: its attempt records why.
         """
-        short = {
-            "min_queries": 1,
-            "min_duration_s": 1 / spec.load.target_qps,
-            "concatenate_permutation": False,
-        }
-        load = spec.load.model_copy(update=short)
+        load = spec.load.sample(1)
         with suppress(TuneError):
-            simulate(spec.model_copy(update={"load": load}), self._calibration)
+            simulate_serving(spec.model_copy(update={"load": load}), self._calibration)
 
     def poll(self, handle: str) -> AttemptState:
         """Return the state of the attempt; hand waiting attempts to idle workers."""
@@ -80,8 +78,8 @@ class SimulatorBackend(Backend):
         return self._activities.pop(handle, [])
 
     def probes(self, handle: str) -> Sequence[Probe] | None:
-        """Return the probes that the worker measured; None where the worker was killed."""
-        end = self._ended[handle]
+        """Return the probes that the worker measured, once; None where the worker was killed."""
+        end, self._ended[handle] = self._ended[handle], None
         if end and end.error:
             raise end.error
         return end.probes if end else None
@@ -136,3 +134,10 @@ class SimulatorBackend(Backend):
         self._workers.remove(worker)
         if worker.handle:
             self._ended[worker.handle] = None
+
+
+def _serving_loop(spec: TrialSpec) -> Callable[..., object]:
+    """Return the compiled loop that simulates a trial."""
+    if spec.load.is_closed_loop:
+        return serve_closed_loop
+    return serve_aggregated if spec.split.aggregated_workers else decode

@@ -10,7 +10,10 @@ from pathlib import Path
 from tune.analysis.measure import measure_attempt
 from tune.backends.activity import Activity
 from tune.backends.simulated_probes import simulate_probes
-from tune.errors import TuneError
+from tune.core.files import make_folder
+from tune.errors import ResumableError, TuneError
+from tune.orchestrator.failures import AttemptFailed, explained
+from tune.records.attempt_limit import read_limit
 from tune.records.attempt_record import AttemptRecord, Phases
 from tune.records.folders import write_attempt
 from tune.records.outcome import Probe
@@ -33,7 +36,7 @@ def simulate_attempt(
     spec, calibration
         The trial, and the calibration of the simulated rack.
     attempt
-        The attempt's folder.
+        The attempt's folder; it is made where it is missing.
     report
         Receives each step as it begins or ends.
     threads
@@ -49,24 +52,28 @@ def simulate_attempt(
     Times on record are those that a real deployment would hold its GPUs for: bring-up and run, by the
     simulated clock.
     """
+    make_folder(attempt)
     started = datetime.now(UTC)
-    phases, error = Phases(), None
+    phases, failure = Phases(), None
     try:
         phases = simulate_probes(spec, calibration, attempt, report, threads=threads)
-    except TuneError as expected:
-        error = str(expected)
+    except TuneError as error:
+        failure = explained(error)
     except Exception:  # an error in the simulator fails its trial, with its trace, not the whole study
-        error = traceback.format_exc()
-    held_s = phases.bring_up_s + phases.probes_s + phases.drain_s
+        failure = AttemptFailed(traceback.format_exc())
+    occupied_s, limit = phases.bring_up_s + phases.probes_s + phases.drain_s, read_limit(attempt)
+    if limit and occupied_s > limit.occupied_s:
+        occupied_s, failure = limit.occupied_s, explained(ResumableError(limit.reason))
     write_attempt(
         attempt,
         AttemptRecord(
             started_at=started.isoformat(),
-            ended_at=(started + timedelta(seconds=held_s)).isoformat(),
-            held_s=held_s,
-            error=error,
-            cause="infrastructure" if error else None,
+            ended_at=(started + timedelta(seconds=occupied_s)).isoformat(),
+            occupied_s=occupied_s,
+            error=str(failure) if failure else None,
+            cause=failure.cause if failure else None,
+            evidence=failure.evidence if failure else None,
             phases=phases,
         ),
     )
-    return [] if error else measure_attempt(attempt, spec)
+    return [] if failure else measure_attempt(attempt, spec)

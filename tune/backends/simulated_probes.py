@@ -12,11 +12,12 @@ from tune.backends.activity import VERDICTS, Activity
 from tune.capacity.futility import find_futility
 from tune.capacity.runner import find_capacity
 from tune.capacity.search import ProbeVerdict
+from tune.core.files import make_folder
 from tune.core.threads import map_ahead
 from tune.loadgen.log_writer import write_logs
 from tune.records.attempt_record import Phases
 from tune.records.requests import RequestLog, first_requests, write_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 from tune.workload.arrivals import generated_query_duration_ns
@@ -60,8 +61,9 @@ def simulate_probes(
                 report(_ended_probe(number, step))
                 report(Activity("forecast", number + 1))
         return deployment.phases
-    report(Activity("probe", 1, target_qps=spec.load.target_qps, full=True))
-    log = simulate(spec, calibration)
+    load = spec.load
+    report(Activity("probe", 1, target_qps=load.target_qps or 0.0, concurrency=load.concurrency, full=True))
+    log = simulate_serving(spec, calibration)
     _write_probe(log, spec, attempt / PROBE_FOLDER)
     if near_a_limit(log, spec.slo):
         write_shuffles(attempt / PROBE_FOLDER, _further_shuffles(spec, calibration, report, threads))
@@ -76,7 +78,7 @@ def _ended_probe(number: int, verdict: ProbeVerdict) -> Activity:
         number,
         target_qps=plan.target_qps,
         full=plan.queries is None,
-        verdict=VERDICTS[verdict.slo_held],
+        verdict=VERDICTS[verdict.slo_met],
     )
 
 
@@ -100,8 +102,8 @@ class SimulatedDeployment:
         A probe that is not `full` takes a sample of the load and is never stopped.
         """
         self._probes += 1
-        self._report(Activity("probe", self._probes, target_qps=spec.load.target_qps, full=full))
-        log = simulate(spec, self._calibration)
+        self._report(Activity("probe", self._probes, target_qps=spec.load.offered_qps, full=full))
+        log = simulate_serving(spec, self._calibration)
         futility = find_futility(log, spec.slo, len(log)) if full else None
         if futility is None:
             self._probes_s += float(log.done_ns.max()) / 1e9
@@ -113,21 +115,22 @@ class SimulatedDeployment:
         drained_ns = int(log.done_ns[log.scheduled_ns <= futility.after_ns].max())
         self._probes_s += futility.after_ns / 1e9
         self._drain_s += max(0, drained_ns - futility.after_ns) / 1e9
-        folder.mkdir(parents=True)
+        make_folder(folder)
         write_requests(folder / REQUESTS_FILE, first_requests(log, futility.queries))
         return True
 
 
 def _write_probe(log: RequestLog, spec: TrialSpec, folder: Path) -> None:
-    """Write the records of a probe that ended."""
-    folder.mkdir(parents=True)
+    """Write the records of a probe that ended; a closed loop has none of LoadGen."""
+    make_folder(folder)
     load = spec.load
-    duration_ns = (
-        int(log.scheduled_ns[-1])
-        if load.trace
-        else generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
-    )
-    write_logs(folder, log, load, spec.slo, duration_ns)
+    if not load.is_closed_loop:
+        duration_ns = (
+            int(log.scheduled_ns[-1])
+            if load.trace
+            else generated_query_duration_ns(len(log), load.offered_qps, load.schedule_seed)
+        )
+        write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
 
 
@@ -147,4 +150,6 @@ def _further_shuffles(
 def _shuffled(spec: TrialSpec, calibration: Calibration, seed: int) -> ShuffleResult:
     """Simulate the full run with its lengths in the shuffle of `seed`."""
     load = spec.load.model_copy(update={"shuffle_seed": seed})
-    return shuffle_result(simulate(spec.model_copy(update={"load": load}), calibration), seed, spec.slo)
+    return shuffle_result(
+        simulate_serving(spec.model_copy(update={"load": load}), calibration), seed, spec.slo
+    )

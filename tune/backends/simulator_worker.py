@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tune.backends.activity import Activity
 from tune.backends.simulated_attempt import simulate_attempt
+from tune.core.plain_warnings import show_plain_warnings
 from tune.records.outcome import Probe
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
@@ -80,6 +81,7 @@ def _serve(connection: Connection, calibration: Calibration, threads: int) -> No
     """Simulate what comes through `connection` until the process that owns the study ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that owns the study
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    show_plain_warnings()
     while True:
         spec, handle = connection.recv()
         try:

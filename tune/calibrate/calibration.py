@@ -18,7 +18,7 @@ from tune.calibrate.parameters import find_parameters
 from tune.calibrate.settings_file import check_target, render_learned, render_settings
 from tune.calibrate.tables import describe_seeds, render_parameters, render_runs
 from tune.calibrate.validate import validate_learned
-from tune.core.files import first_validation_error, write_text
+from tune.core.files import first_validation_error, make_folder, write_text
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.posterior_summary import read_posterior
@@ -164,6 +164,7 @@ def calibrate(
     tables = [compare_run(run, calibration, fitted_values(fitted)) for run in runs]
     arguments = _command_arguments(settings, fitted)
     if settings.to is not None:
+        make_folder(Path(settings.to).parent, parents=True)
         write_text(Path(settings.to), render_settings(calibration, runs, tables, fitted))
     sections = [render_runs(runs, tables), render_parameters(fitted), f"seeds     {describe_seeds(runs)}"]
     return CalibrationResult("\n\n".join(sections), arguments)
@@ -208,6 +209,7 @@ def learned_calibration(
     arguments = tuple(f"cluster.calibration.{key}={value!r}" for key, value in changed.items())
     if settings.to is not None:
         path = Path(settings.to)
+        make_folder(path.parent, parents=True)
         write_text(path, text)
         arguments = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
     table = validate_learned(study, calibration.model_copy(update=posterior.calibration))

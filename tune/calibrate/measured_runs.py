@@ -108,7 +108,7 @@ def _runs_of_trial(folder: TrialFolder, outcome: Outcome) -> list[MeasuredRun]:
         label = f"trial {outcome.number} ({outcome.trial_id})"
         metrics = metrics_of_probe(probe)
         _require_fitted(label, metrics)
-        load = spec.load.model_copy(update={"target_qps": probe.target_qps})
+        load = spec.load.model_copy(update={"target_qps": probe.offered_qps})
         recorded = _recorded_requests(folder, probe)
         runs.append(MeasuredRun(label, spec.model_copy(update={"load": load}), metrics, recorded))
     return runs
@@ -159,11 +159,11 @@ def _require_same_load(folder: Path, log_figures: LoadGenFigures, spec: TrialSpe
     """Raise ConfigurationError where the logs are not those of a run of `spec`."""
     load = spec.load
     if log_figures.target_qps is not None and not math.isclose(
-        log_figures.target_qps, load.target_qps, rel_tol=1e-6
+        log_figures.target_qps, load.offered_qps, rel_tol=1e-6
     ):
         raise ConfigurationError(
             f"{folder}: found a run at {log_figures.target_qps:g} queries/s, but the configuration asks for "
-            f"{load.target_qps:g}; expected the configuration that was run. Add "
+            f"{load.offered_qps:g}; expected the configuration that was run. Add "
             f"load.target_qps={log_figures.target_qps:g}, and what else differed."
         )
     queries = len(arrivals_ns(load))

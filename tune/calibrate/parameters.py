@@ -42,6 +42,8 @@ _OWN_BOUNDS: dict[str, Bounds] = {
     "no_overlap_overhead_s": Bounds(0.0, 0.05, 0.004, relative=False),
     "large_batch_weight_reads": Bounds(0.0, 4.0, 0.5, relative=False),
     "frontend_message_s": Bounds(0.0, 1e-3, 2e-5, relative=False),
+    "decode_step_gap_s": Bounds(0.0, 0.05, 0.004, relative=False),
+    "kv_stall_token_s": Bounds(0.0, 1e-3, 1e-5, relative=False),
     "load.dataset.outputs.cap_frac": Bounds(0.0, 0.05, 0.003, relative=False),
 }
 """Bounds of single parameters; others have those of their unit.
@@ -59,6 +61,9 @@ _LENGTH_PRIOR_WIDTHS = {
     "load.dataset.outputs.mean_tokens": 0.02,
 }
 """Widths of the priors of lengths, which stay within half and double of their start."""
+
+_FROM_0 = ("decode_step_gap_s", "kv_stall_token_s")
+"""Parameters of the calibration that start at 0 where they are not set."""
 
 _NOT_FITTABLE = {"bring_up_s"}
 """Counted in GPU-hours; no latency depends on it."""
@@ -153,6 +158,7 @@ def with_dataset_values(dataset: Dataset, values: Values) -> Dataset:
 def _fittable_parameters(calibration: Calibration, dataset: Dataset) -> dict[str, Parameter]:
     """Return every number that has bounds, by its name."""
     numbers = {name: value for name, value in _numbers(calibration) if name not in _NOT_FITTABLE}
+    numbers |= {name: getattr(calibration, name) or 0.0 for name in _FROM_0}
     for group in ("inputs", "outputs"):
         lengths = getattr(dataset, group)
         numbers |= (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tune.calibrate.compared_metrics import MetricValues, metrics_of_requests
 from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import Values, with_dataset_values, with_values
-from tune.sim.simulator import simulate, simulate_requests
+from tune.sim.simulator import simulate_requests, simulate_serving
 from tune.spec.cluster import Calibration
 
 FIT_SEEDS = tuple(range(100, 106))
@@ -37,4 +37,4 @@ def simulate_run(
     dataset = with_dataset_values(load.dataset, values)
     loads = [load.model_copy(update={"dataset": dataset, "shuffle_seed": seed}) for seed in shuffle_seeds]
     specs = [run.spec.model_copy(update={"load": load}) for load in loads]
-    return [metrics_of_requests(simulate(spec, fitted_calibration)) for spec in specs]
+    return [metrics_of_requests(simulate_serving(spec, fitted_calibration)) for spec in specs]

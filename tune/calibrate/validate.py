@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tune.capacity.simulator_forecast import SimulatorForecast
-from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.spec.cluster import Calibration
 
@@ -17,7 +16,8 @@ def validate_learned(study: StudyFolder, calibration: Calibration) -> Iterator[s
     """Yield a table of the best trials of `study` with a capacity search, up to MAX_TRIALS_CHECKED.
 
     A row compares the measured capacity with the simulated one under `calibration`. Yields nothing where
-    there is no such trial. Raises ResumableError where the configuration of one is missing.
+    there is no such trial. Raises ResumableError where the configuration of one is missing and cannot be
+    composed again.
     """
     feasible = [outcome for outcome in study.outcomes() if outcome.feasible]
     measured = [(outcome.capacity_qps.estimate or 0.0, outcome) for outcome in feasible]
@@ -26,12 +26,7 @@ def validate_learned(study: StudyFolder, calibration: Calibration) -> Iterator[s
     if best:
         yield f"{'trial':>5}  {'split':12}{'measured':>10}{'this rack':>11}{'error':>9}  queries/s"
     for capacity_qps, outcome in best:
-        trial = study.trial(outcome.trial_id)
-        spec = trial.read_spec()
-        if spec is None:
-            raise ResumableError(
-                f"{trial.root / 'spec.json'}: found none; expected what the trial ran. Restore it."
-            )
+        spec = study.spec_of(outcome)
         simulated_qps = SimulatorForecast(spec, calibration).capacity_qps()
         error = simulated_qps / capacity_qps - 1
         rates = f"{capacity_qps:10.2f}{simulated_qps:11.2f}"

@@ -57,8 +57,8 @@ def bisect_capacity(
     """
     verdicts: list[ProbeVerdict] = []
     while isinstance(step := next_bisection(verdicts, load, early_stop_qps), ProbePlan):
-        _, slo_held = measure(step)
-        verdicts.append(ProbeVerdict(step, slo_held))
+        _, slo_met = measure(step)
+        verdicts.append(ProbeVerdict(step, slo_met))
         yield verdicts[-1]
     yield step
 
@@ -86,14 +86,14 @@ def next_bisection(
         missed.
     """
     if not verdicts:
-        first_qps = early_stop_qps * (1 + load.resolution) if early_stop_qps else load.target_qps
+        first_qps = early_stop_qps * (1 + load.resolution) if early_stop_qps else load.offered_qps
         within = load.within(first_qps)
         return ProbePlan(within, None) if _tries_one_rate(load) else _short(within, load)
-    invalid = verdicts[-1].slo_held is None
+    invalid = verdicts[-1].slo_met is None
     if invalid and verdicts[-1].plan not in [verdict.plan for verdict in verdicts[:-1]]:
         return verdicts[-1].plan
     if early_stop_qps and _is_dominated(verdicts, early_stop_qps):
-        return _result(verdicts, censored=True)
+        return _result(verdicts, stopped_early=True)
     planned = None if invalid or _tries_one_rate(load) else _next_probe(verdicts, load)
     return planned or _result(verdicts)
 
@@ -130,7 +130,7 @@ def _bracketing_qps(held: float | None, missed: float | None, load: Load) -> flo
         wide = missed / held > 1 + SHORT_PROBE_STEPS * load.resolution
         return math.sqrt(held * missed) if wide else None
     qps = held * GROWTH_FACTOR if held is not None else (missed or 0.0) / GROWTH_FACTOR
-    within = load.target_qps / MAX_RATE_FACTOR <= qps <= load.target_qps * MAX_RATE_FACTOR
+    within = load.offered_qps / MAX_RATE_FACTOR <= qps <= load.offered_qps * MAX_RATE_FACTOR
     return qps if within else None
 
 
@@ -154,13 +154,13 @@ def _full_run_qps(
 def _bracket(verdicts: Sequence[ProbeVerdict]) -> tuple[float | None, float | None]:
     """Return the highest rate that held and the lowest above it that missed, None where there is none.
 
-    Of two verdicts at one rate the last counts, which is that of the longer run. Where rates that missed lie
+    The last of two verdicts at one rate counts, which is that of the longer run. Where rates that missed lie
     below one that held, those that missed count: a p99 that missed was seen, one that held may be luck.
     """
-    by_rate = {verdict.plan.target_qps: verdict.slo_held for verdict in verdicts}
-    missed = min((qps for qps, slo_held in by_rate.items() if slo_held is False), default=None)
+    by_rate = {verdict.plan.target_qps: verdict.slo_met for verdict in verdicts}
+    missed = min((qps for qps, slo_met in by_rate.items() if slo_met is False), default=None)
     below = math.inf if missed is None else missed
-    return max((qps for qps, slo_held in by_rate.items() if slo_held and qps < below), default=None), missed
+    return max((qps for qps, slo_met in by_rate.items() if slo_met and qps < below), default=None), missed
 
 
 def _short(qps: float, load: Load) -> ProbePlan:
@@ -170,9 +170,9 @@ def _short(qps: float, load: Load) -> ProbePlan:
     return ProbePlan(readable_qps(qps), queries if queries <= planned / 2 else None)
 
 
-def _result(verdicts: Sequence[ProbeVerdict], *, censored: bool = False) -> CapacityResult:
+def _result(verdicts: Sequence[ProbeVerdict], *, stopped_early: bool = False) -> CapacityResult:
     """Return what the full runs verified, and the middle of the bracket of all probes."""
     held, missed = _bracket(verdicts)
     verified, refuted = _bracket([verdict for verdict in verdicts if verdict.plan.queries is None])
     capacity_qps = math.sqrt(held * missed) if held and missed else (held or 0.0)
-    return CapacityResult(verified, refuted, capacity_qps, None, None, censored)
+    return CapacityResult(verified, refuted, capacity_qps, None, None, stopped_early)

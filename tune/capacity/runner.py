@@ -86,7 +86,7 @@ def find_capacity(
                 prefill_capacity_qps=step.prefill_capacity_qps,
                 decode_capacity_qps=step.decode_capacity_qps,
                 fitted=forecast.fitted if forecast else {},
-                censored=step.censored,
+                stopped_early=step.stopped_early,
                 forecast=forecast.curve() if forecast else (),
             )
             write_capacity(attempt, record)

@@ -60,7 +60,7 @@ class ProbeVerdict:
     """Hold one probe and whether every limit of the SLO held; None if the measurement is invalid."""
 
     plan: ProbePlan
-    slo_held: bool | None
+    slo_met: bool | None
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class CapacityResult:
     `verified_qps` is the highest rate whose full run held, None if none did. `missed_qps` is the lowest rate
     above it whose full run did not hold. `capacity_qps` is the estimated rate that holds under half of all
     shuffles. `prefill_capacity_qps` and `decode_capacity_qps` are what each pool sustains when the other
-    never limits it, None where nothing forecast it. `censored` means that the deployment was stopped early,
-    because its capacity is clearly below the early-stop threshold.
+    never limits it, None where nothing forecast it. `stopped_early`: the capacity is clearly below
+    the early-stop threshold.
     """
 
     verified_qps: float | None
@@ -79,7 +79,7 @@ class CapacityResult:
     capacity_qps: float
     prefill_capacity_qps: float | None
     decode_capacity_qps: float | None
-    censored: bool = False
+    stopped_early: bool = False
 
 
 class Forecast(Protocol):
@@ -101,8 +101,8 @@ class Forecast(Protocol):
     def holds_pooled(self, qps: float) -> bool:
         """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""
 
-    def pool_capacity_qps(self, role: Role) -> float:
-        """Return the capacity if the other pool never limited it."""
+    def pool_capacity_qps(self, role: Role) -> float | None:
+        """Return the capacity if the other pool never limited it; None where there is one pool."""
 
     def log_rate_residual(self) -> float:
         """Return how the last full run compares with the forecast from all probes, as a log rate ratio.
@@ -137,9 +137,9 @@ def search_capacity(
     """
     verdicts: list[ProbeVerdict] = []
     while isinstance(step := next_step(verdicts, forecast, load, early_stop_qps), ProbePlan):
-        log, slo_held = measure(step)
+        log, slo_met = measure(step)
         forecast.learn(step.target_qps, log, full=step.queries is None)
-        verdicts.append(ProbeVerdict(step, slo_held))
+        verdicts.append(ProbeVerdict(step, slo_met))
         yield verdicts[-1]
     yield step
 
@@ -171,21 +171,21 @@ def next_step(
         return _short_probe(early_stop_qps * (1 + load.resolution), load)
     forecast_qps = forecast.full_run_qps()
     if early_stop_qps and _is_dominated(verdicts, forecast_qps, early_stop_qps):
-        return _result(None, None, forecast, censored=True)
+        return _result(None, None, forecast, stopped_early=True)
     expected_qps = load.within(forecast_qps) if forecast_qps else 0.0
     short = [verdict for verdict in verdicts if verdict.plan.queries is not None]
     full = [verdict for verdict in verdicts if verdict.plan.queries is None]
     if not verdicts or (expected_qps and not full and not _short_probes_suffice(short, expected_qps)):
-        return _short_probe(expected_qps or load.target_qps, load)
+        return _short_probe(expected_qps or load.offered_qps, load)
     if full and _needs_repeat(full, forecast):
         return ProbePlan(full[-1].plan.target_qps, None)
-    by_rate = {verdict.plan.target_qps: verdict.slo_held for verdict in full}
-    verified = max((qps for qps, slo_held in by_rate.items() if slo_held), default=None)
-    missed = min((qps for qps, slo_held in by_rate.items() if not slo_held), default=None)
+    by_rate = {verdict.plan.target_qps: verdict.slo_met for verdict in full}
+    verified = max((qps for qps, slo_met in by_rate.items() if slo_met), default=None)
+    missed = min((qps for qps, slo_met in by_rate.items() if not slo_met), default=None)
     planned_qps = _full_run_qps(missed, expected_qps, forecast, load)
     least_qps = verified * (1 + load.resolution) if verified is not None else 0.0
     at_missed = missed is not None and planned_qps >= missed
-    invalid = bool(full) and full[-1].slo_held is None
+    invalid = bool(full) and full[-1].slo_met is None
     if not (planned_qps <= least_qps or at_missed or invalid or len(full) >= MAX_FULL_RUNS):
         planned_qps = load.within(readable_qps(_pooled_qps(planned_qps, forecast)))
         if planned_qps > least_qps:
@@ -203,9 +203,9 @@ def _widened(load: Load, verdicts: Sequence[ProbeVerdict]) -> Load:
         return load
     low, high = load.rate_range_qps
     for verdict in verdicts:
-        if verdict.slo_held and verdict.plan.target_qps >= readable_qps(high):
+        if verdict.slo_met and verdict.plan.target_qps >= readable_qps(high):
             high *= RANGE_WIDENING_FACTOR
-        if verdict.slo_held is False and verdict.plan.target_qps <= low:
+        if verdict.slo_met is False and verdict.plan.target_qps <= low:
             low /= RANGE_WIDENING_FACTOR
     return load.model_copy(update={"rate_range_qps": (low, high)})
 
@@ -222,11 +222,11 @@ def _full_run_qps(missed: float | None, expected_qps: float, forecast: Forecast,
 
 
 def _result(
-    verified: float | None, missed: float | None, forecast: Forecast, censored: bool = False
+    verified: float | None, missed: float | None, forecast: Forecast, stopped_early: bool = False
 ) -> CapacityResult:
     """Return the result with the capacities of the forecast."""
     pools = (forecast.pool_capacity_qps("prefill"), forecast.pool_capacity_qps("decode"))
-    return CapacityResult(verified, missed, forecast.capacity_qps(), *pools, censored)
+    return CapacityResult(verified, missed, forecast.capacity_qps(), *pools, stopped_early)
 
 
 def _pooled_qps(qps: float, forecast: Forecast) -> float:
@@ -245,8 +245,8 @@ def _short_probe(qps: float, load: Load) -> ProbePlan:
 
 def _is_dominated(verdicts: Sequence[ProbeVerdict], forecast_qps: float, early_stop_qps: float) -> bool:
     """Return whether to stop early: a probe missed, no full run held, the forecast is clearly too low."""
-    held = any(verdict.slo_held and verdict.plan.queries is None for verdict in verdicts)
-    missed = any(verdict.slo_held is False for verdict in verdicts)
+    held = any(verdict.slo_met and verdict.plan.queries is None for verdict in verdicts)
+    missed = any(verdict.slo_met is False for verdict in verdicts)
     return missed and not held and forecast_qps < early_stop_qps * (1 - EARLY_STOP_MARGIN_FRAC)
 
 
@@ -261,9 +261,9 @@ def _needs_repeat(full: Sequence[ProbeVerdict], forecast: Forecast) -> bool:
     Each rate is repeated at most once; the second verdict counts.
     """
     last = full[-1]
-    if last.slo_held or sum(verdict.plan == last.plan for verdict in full) > 1:
+    if last.slo_met or sum(verdict.plan == last.plan for verdict in full) > 1:
         return False
-    return last.slo_held is None or forecast.log_rate_residual() < -REPEAT_RESIDUAL_FRAC
+    return last.slo_met is None or forecast.log_rate_residual() < -REPEAT_RESIDUAL_FRAC
 
 
 def _short_probes_suffice(short: Sequence[ProbeVerdict], expected_qps: float) -> bool:

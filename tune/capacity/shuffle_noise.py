@@ -12,7 +12,7 @@ from statistics import median
 from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.analysis.slo import slo_holds
 from tune.capacity.simulator_forecast import SHUFFLES as CAPACITY_SHUFFLES
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -63,7 +63,7 @@ def _highest_qps(spec: TrialSpec, calibration: Calibration, start_qps: float, sh
     def holds(qps: float) -> bool:
         """Return whether a run at `qps` holds."""
         load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": shuffle_seed})
-        return slo_holds(simulate(spec.model_copy(update={"load": load}), calibration), spec.slo)
+        return slo_holds(simulate_serving(spec.model_copy(update={"load": load}), calibration), spec.slo)
 
     low = high = start_qps
     step = RATE_STEP

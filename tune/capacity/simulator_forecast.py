@@ -15,6 +15,7 @@ import numpy as np
 
 from tune.analysis.slo import pooled_slo_holds, slo_holds
 from tune.capacity.probe_statistics import STATISTIC_LOG_SD, log_statistics, used_limit_shares
+from tune.capacity.search import FULL_RUN_MARGIN_FRAC
 from tune.capacity.shuffle_majority import ShuffleMajority
 from tune.capacity.simulator_fit import (
     FACTOR_LOG_SD,
@@ -30,7 +31,7 @@ from tune.core.threads import map_ahead
 from tune.loadgen.latencies import answered, latencies
 from tune.records.capacity_search import ForecastPoint
 from tune.records.requests import RequestLog, first_requests
-from tune.sim.simulator import simulate
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.load import Load
 from tune.spec.metrics import TPOT, TTFT
@@ -59,7 +60,8 @@ _RATE_TOLERANCE, _BRACKET_FACTOR, _POOL_START_FRAC = 1.003, 1.25, 0.97
 capacity starts as a fraction of the capacity."""
 
 _CAPACITY_RANGE_FRACS = (0.93, 1.07)
-"""The capacity under half of all shuffles is searched between these fractions of that under the own one."""
+"""The capacity under half of all shuffles is first searched between these fractions of that under the own
+one."""
 
 _MAX_PROBE_WEIGHT, _ROBUST_SCALE_SDS = 2.0, 3.0
 """Largest weight of a probe, and the difference in standard deviations from which residuals grow with the
@@ -124,19 +126,24 @@ class SimulatorForecast:
     def full_run_qps(self) -> float:
         """Return the highest rate at which a full run should hold in its own shuffle.
 
-        It is 0 if no rate from LOWEST_FRAC of the trial's rate on should hold.
+        It is 0 if no rate from MIN_RATE_FRAC of the trial's rate on should hold. Where late requests hardly
+        grow with the rate, as under a limit on the latency that long answers use up, a margin in late
+        requests would be one of many percent in the rate; there the margin is FULL_RUN_MARGIN_FRAC.
         """
         if "full_run" not in self._cache:
-            self._cache["full_run"] = self._simulated_qps() * self._rate_correction()
+            qps = self._simulated_qps()
+            if qps and self._own_shuffle_holds(qps * (1 + FULL_RUN_MARGIN_FRAC)):
+                highest_qps = self._near(self._own_shuffle_holds, qps)
+                qps = max(qps, highest_qps * (1 - FULL_RUN_MARGIN_FRAC))
+            self._cache["full_run"] = qps * self._rate_correction()
         return self._cache["full_run"]
 
     def capacity_qps(self) -> float:
         """Return the highest rate at which a full run should hold under half of all shuffles; 0 if none."""
         if "capacity" not in self._cache:
             qps = self._simulated_qps()
-            low, high = (qps * frac for frac in _CAPACITY_RANGE_FRACS)
             half = ShuffleMajority(_OTHER_SHUFFLES, self._holds_shuffle, self._threads)
-            highest = _bisect(half.holds, low, high) if qps else 0.0
+            highest = self._near(half.holds, qps) if qps else 0.0
             for rate, shuffles in half.asked.items():
                 self._used[rate] = {shuffle: self._shares[rate, shuffle] for shuffle in shuffles}
             self._cache["capacity"] = highest * self._rate_correction()
@@ -152,11 +159,13 @@ class SimulatorForecast:
         logs = map_ahead(partial(self._simulate, simulated_qps), _OTHER_SHUFFLES, self._threads)
         return pooled_slo_holds(logs, self._spec.slo)
 
-    def pool_capacity_qps(self, role: Role) -> float:
-        """Return the capacity if the other pool never limited it.
+    def pool_capacity_qps(self, role: Role) -> float | None:
+        """Return the capacity if the other pool never limited it; None where there is one pool.
 
         It is at most MAX_POOL_CAPACITY_RATIO times the capacity.
         """
+        if role not in self._spec.split.roles:
+            return None
         simulated_qps = self._simulated_qps()
         if not simulated_qps:
             return 0.0
@@ -206,8 +215,8 @@ class SimulatorForecast:
 
     def _search(self, holds: Callable[[float], bool]) -> float:
         """Return the highest rate that holds, from the last probe's rate on; 0 if none."""
-        start = self._probes[-1].target_qps if self._probes else self._spec.load.target_qps
-        lowest, highest = (frac * self._spec.load.target_qps for frac in (MIN_RATE_FRAC, MAX_RATE_FRAC))
+        start = self._probes[-1].target_qps if self._probes else self._spec.load.offered_qps
+        lowest, highest = (frac * self._spec.load.offered_qps for frac in (MIN_RATE_FRAC, MAX_RATE_FRAC))
         low, high = start, start * _BRACKET_FACTOR
         while not holds(low):
             low, high = low / _BRACKET_FACTOR, low
@@ -218,6 +227,23 @@ class SimulatorForecast:
             if high > highest:
                 return low
         return _bisect(holds, low, high)
+
+    def _near(self, holds: Callable[[float], bool], qps: float) -> float:
+        """Return the highest rate that holds, near `qps`, or beyond where it reaches an end of that range."""
+        down, up = _CAPACITY_RANGE_FRACS
+        low, high = qps * down, qps * up
+        highest = _bisect(holds, low, high)
+        while high / highest <= _RATE_TOLERANCE and high < MAX_RATE_FRAC * self._spec.load.offered_qps:
+            low, high = highest, high * up
+            highest = _bisect(holds, low, high)
+        while highest == low and low > MIN_RATE_FRAC * self._spec.load.offered_qps and not holds(low):
+            low, high = low * down, low
+            highest = _bisect(holds, low, high)
+        return highest
+
+    def _own_shuffle_holds(self, qps: float) -> bool:
+        """Return whether the simulated full run in the own shuffle holds."""
+        return self._holds_shuffle(qps, self._spec.load.shuffle_seed)
 
     def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
         """Return whether the simulated full run in the own shuffle holds, with late requests to spare."""
@@ -292,7 +318,7 @@ class SimulatorForecast:
         changes = {"target_qps": float(qps), "shuffle_seed": shuffle_seed}
         spec = self._spec.model_copy(update={"load": (load or self._spec.load).model_copy(update=changes)})
         calibration = self._calibration.model_copy(update=dict(parameters or self.fitted))
-        return simulate(spec, calibration, single_pool)
+        return simulate_serving(spec, calibration, single_pool)
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tune.checkpoint.config_json import (
     CONFIG_FILE,
+    INDEX_FILE,
     QUANTIZATION_FILE,
     checkpoint_sizes,
     kv_cache_format,
@@ -24,7 +25,6 @@ from tune.errors import ConfigurationError
 from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.spec.findings import Finding
 
-INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model")
 
 _MAX_HEADER_BYTES = 100_000_000
@@ -33,6 +33,11 @@ _MAX_HEADER_BYTES = 100_000_000
 _LENGTH_BYTES = 8
 _SHOWN = 5
 """Number of broken files that a message names."""
+
+_COMPARED_WHERE_STATED = (
+    "context_tokens", "experts_per_token", "expert_ffn_size", "shared_experts", "dense_layers", "attention",
+    "sliding_window_tokens", "sliding_layers", "attention_dtype", "mtp_layers",
+)  # fmt: skip
 
 _SOURCE = "the folder of the checkpoint"
 
@@ -128,16 +133,16 @@ def _other_model(expected: ExpectedCheckpoint, folder: Path) -> Iterator[Finding
     if not (folder / CONFIG_FILE).is_file():
         return
     try:
-        found = checkpoint_sizes(folder)
+        found = checkpoint_sizes(folder / CONFIG_FILE)
     except ConfigurationError as error:
         yield Finding("error", "cluster.model_path", str(error), "a checkpoint", "engines read it", _SOURCE)
         return
     names = ("layers", "hidden_size", "attention_heads", "kv_heads", "head_size", "ffn_size")
-    for name in (*names, "vocabulary_size", "weight_dtype", "context_tokens", "experts"):
+    for name in (*names, "vocabulary_size", "weight_dtype", "experts", *_COMPARED_WHERE_STATED):
         stated, real = getattr(expected.model, name), found.get(name)
-        if stated == real or (name == "context_tokens" and stated is None):
+        if stated == real or (name in _COMPARED_WHERE_STATED and stated is None):
             continue
-        if name == "weight_dtype" and (method := unread_quantization(folder)):
+        if name == "weight_dtype" and (method := unread_quantization(folder / CONFIG_FILE)):
             yield _unread(expected, method)
             continue
         file = QUANTIZATION_FILE if name == "weight_dtype" else CONFIG_FILE
@@ -164,9 +169,14 @@ def _unread(expected: ExpectedCheckpoint, method: str) -> Finding:
 
 
 def _other_kv_format(expected: ExpectedCheckpoint, folder: Path) -> Iterator[Finding]:
-    """Yield that the checkpoint has no scales for the KV cache of the settings, or was made for another."""
+    """Yield that the checkpoint has no scales for the KV cache of the settings, or was made for another.
+
+    A cache of fp8_ds_mla holds scales of its own for every token.
+    """
     wanted, stated = expected.kv_dtype, kv_cache_format(folder)
-    if wanted == stated or (stated is None and wanted not in ("fp8", "nvfp4")):
+    if wanted == "auto" and expected.model.kv_dtype is not None:
+        wanted = expected.model.kv_dtype
+    if wanted in (stated, "fp8_ds_mla") or (stated is None and wanted not in ("fp8", "nvfp4")):
         return
     if stated is None:
         has, expects = "no scales for one", "a checkpoint with such scales, or a KV cache of 16 bits"

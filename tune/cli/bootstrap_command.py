@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from tune.backends.registry import BACKENDS
 from tune.cli.output import show
-from tune.config import Composition
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError
 
 
-def bootstrap_action(composition: Composition) -> None:
+def bootstrap_action(composition: ComposedConfig) -> None:
     """Make the environment that `cluster.python` names on a node, and say what is there.
 
     Raises ConfigurationError where the backend has no nodes of their own.
     """
-    from tune.cli.progress import print_progress
+    from tune.cli.output import print_progress
 
     settings = composition.settings
     bootstrap = BACKENDS[settings.cluster.kind].bootstrap

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tune.cli.output import show
 from tune.cli.runnable import require_runnable
 from tune.cli.studies import recorded_study
-from tune.config import Composition, compose_overrides, shipped_options
+from tune.config import ComposedConfig, compose_overrides, shipped_options
 from tune.errors import ConfigurationError, ResumableError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tune.spec.trial import TrialSpec
 
 
-def calibrate_action(composition: Composition) -> None:
+def calibrate_action(composition: ComposedConfig) -> None:
     """Fit the calibration, print the tables, and write it where calibrate.to names a file."""
     from tune.calibrate import calibration as fitting
     from tune.cli.progress import evaluations_progress

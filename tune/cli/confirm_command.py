@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tune.cli.output import show
 from tune.cli.runnable import cost_text, make_backend, require_runnable
-from tune.cli.studies import named_study
-from tune.config import Composition, trial_overrides
+from tune.cli.studies import ranked_study
+from tune.config import ComposedConfig, trial_overrides
 from tune.errors import NegativeResult, ResumableError
 from tune.spec.metrics import OUTPUT_TPS_PER_GPU
 from tune.spec.settings import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tune.study.unmeasured_kinds import UnmeasuredKind
 
 
-def confirm_action(composition: Composition) -> None:
+def confirm_action(composition: ComposedConfig) -> None:
     """Measure the repeats that are not on record, print the guaranteed rates, and write the report anew.
 
     Raises NegativeResult where no configuration holds its SLO on every new deployment, or the winner is not
@@ -42,7 +42,7 @@ def confirm_action(composition: Composition) -> None:
     )
     from tune.study.loop import open_study
 
-    study, record = named_study(composition)
+    study, record = ranked_study(composition)
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)

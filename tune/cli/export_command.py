@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tune.cli.output import show
 from tune.cli.studies import named_study
-from tune.config import Composition
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError
 
 _FILE = "optuna.log"
 
 
-def export(composition: Composition) -> None:
+def export(composition: ComposedConfig) -> None:
     """Write the study or the trial as `export.to` says, and print the file.
 
     Raises ConfigurationError without a format, without a study, for a trial that does not exist, and for a
@@ -38,7 +38,7 @@ def export(composition: Composition) -> None:
             export_trial(composition, target)
 
 
-def _export_study(composition: Composition) -> None:
+def _export_study(composition: ComposedConfig) -> None:
     from tune.study.optuna_export import SQLITE_SUFFIXES, export_to_optuna
 
     settings = composition.settings

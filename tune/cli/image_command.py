@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 
 from tune.cli.output import show
-from tune.config import Composition
-from tune.core.files import write_text
+from tune.config import ComposedConfig
+from tune.core.files import make_folder, write_text
 from tune.deploy.image_steps import IMAGE_SCRIPT, image_script, squash_file_of
 from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
 
 
-def image_action(composition: Composition) -> None:
+def image_action(composition: ComposedConfig) -> None:
     """Write the steps as a script into `runs_dir`, and say what they make and how jobs use it.
 
     Raises ConfigurationError where the cluster's facts do not say what to build, or name no file, and for an
@@ -35,6 +35,7 @@ def image_action(composition: Composition) -> None:
     runs = Path(settings.runs_dir).absolute()
     squash_file = squash_file_of(settings.cluster, build, runs)
     script = runs / IMAGE_SCRIPT
+    make_folder(runs, parents=True)
     write_text(script, image_script(steps, build, squash_file))
     show(f"steps     {script}")
     show(f"makes     {build.tag}\n          {squash_file}")

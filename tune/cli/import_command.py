@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tune.cli.imported_recipe import planned, write_options, written_recipe
 from tune.cli.output import show
-from tune.config import Composition
+from tune.config import ComposedConfig
+from tune.core.files import write_error
 from tune.deploy.plan import LaunchPlan
 from tune.engines.check import check
 from tune.errors import ConfigurationError
@@ -18,9 +19,10 @@ from tune.recipes.plan_differences import differences, written_out
 from tune.recipes.recipe import Recipe
 from tune.spec.findings import Finding, only_errors
 from tune.spec.settings import Settings
+from tune.spec.timed_rules import check_timed
 
 
-def import_action(composition: Composition) -> None:
+def import_action(composition: ComposedConfig) -> None:
     """Read `recipe`, write it below `to`, and print what was taken over and what was not.
 
     Raises ConfigurationError for a recipe that cannot be read, for files that would be overwritten, and where
@@ -40,8 +42,7 @@ def import_action(composition: Composition) -> None:
     files = {option_name(recipe): texts for recipe, texts in written}
     _refuse_overwriting(folder, files)
     reports = [_verified(recipe, texts, folder) for recipe, texts in written]
-    for texts in files.values():
-        write_options(folder, texts)
+    write_options(folder, {name: text for texts in files.values() for name, text in texts.items()})
     for report in reports:
         show("\n".join(report))
 
@@ -50,7 +51,11 @@ def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) ->
     for texts in files.values():
         for name, text in texts.items():
             file = folder / name
-            if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+            try:
+                differs = file.exists() and file.read_text(encoding="utf-8", errors="replace") != text
+            except OSError as error:
+                raise write_error(file, error) from None
+            if differs:
                 raise ConfigurationError(
                     f"to: found {file}, with other content than this recipe gives; expected no such file. "
                     "Move it away, or name another folder. Nothing was written."
@@ -121,7 +126,9 @@ def _next_commands(folder: Path, recipe: Recipe, settings: Settings) -> Iterator
     words = ["python", "-m", "tune", "--config-dir", str(folder), f"+recipe={name}"]
     yield f"plan      {shlex.join([*words, 'action=plan', 'cluster=slurm'])}"
     where = ["load.mode=capacity"]
-    if settings.model.experts:
-        yield "          The model has experts, which no simulated rack can time: measure it with Slurm."
-        where = ["cluster=slurm"]
+    untimed = check_timed(settings.trial_spec)
+    if untimed:
+        what = f"{untimed[0].path} ({untimed[0].found})"
+        yield f"          No simulated rack can time {what}: measure it with Slurm."
+        where = ["cluster=slurm", "load.mode=fixed"]
     yield f"study     {shlex.join([*words, '+sweep=pd_split', *where, f'study.name={name}'])}"

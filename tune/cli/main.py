@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,7 +15,8 @@ from types import FrameType
 from tune.cli.output import show_error
 from tune.cli.standard_streams import lost_output, make_streams_safe
 from tune.cli.tab_completion import answer_completion
-from tune.config import Composition, compose_command_line
+from tune.config import ComposedConfig, compose_command_line
+from tune.core.plain_warnings import show_plain_warnings
 from tune.errors import ResumableError, TuneError
 
 _INTERRUPTED = 130
@@ -35,6 +37,7 @@ ACTIONS: Mapping[str, str] = {
     "calibrate": "tune.cli.calibrate_command:calibrate_action",
     "export": "tune.cli.export_command:export",
     "import": "tune.cli.import_command:import_action",
+    "steps": "tune.cli.steps_command:steps_action",
     "image": "tune.cli.image_command:image_action",
 }
 """Module and function of each value of `action`; the module is imported when the action runs."""
@@ -52,16 +55,25 @@ def _acknowledge_interrupts() -> None:
         signal.signal(signal.SIGINT, acknowledge)
 
 
-def action_function(action: str) -> Callable[[Composition], None]:
+def _leave_threads() -> None:
+    """End this process at once where a second Ctrl-C left threads that compute: it would wait for them."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
+
+
+def action_function(action: str) -> Callable[[ComposedConfig], None]:
     """Import and return the function of an action."""
     module, _, name = ACTIONS[action].partition(":")
-    function: Callable[[Composition], None] = getattr(import_module(module), name)
+    function: Callable[[ComposedConfig], None] = getattr(import_module(module), name)
     return function
 
 
 def run_command_line() -> int:
     """Run `sys.argv` and return the exit code, which also says whether what was printed was written."""
     make_streams_safe()
+    show_plain_warnings()
     _acknowledge_interrupts()
     if any(word.startswith("-") for word in sys.argv[1:]):  # only a flag asks for help on the settings
         from tune.cli.settings_reference import register_settings_help
@@ -94,6 +106,7 @@ def _run_action() -> int:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what is left of this process
         print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)
+        _leave_threads()
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

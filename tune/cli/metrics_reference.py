@@ -21,8 +21,8 @@ _INTRODUCTION = """\
 # Metrics
 
 Every metric, generated from `tune/spec/metrics.py`: `make reference` writes this page, and a test compares
-it. Records hold SI units; reports show the label and the unit of the column "shown as". Of a metric with the
-direction "lower", the lower value is the better one.
+it. Records hold SI units; reports show the label and the unit of the column "shown as". The lower value
+of a metric with the direction "lower" is the better one.
 """
 
 _METRIC_HEAD = ("name", "meaning", "unit", "direction", "formula", "source", "shown as")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from tune.cli.output import show
 from tune.cli.recorded_commands import named_trial
-from tune.cli.studies import named_study
-from tune.config import Composition
+from tune.cli.studies import named_study, ranked_study
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tune.records.folders import StudyFolder, TrialFolder
 
 
-def export_submission(composition: Composition) -> None:
+def export_submission(composition: ComposedConfig) -> None:
     """Write the submission of one trial, and print what it still lacks.
 
     The trial is the one that `trial` names, else the one that measured the accuracy of the confirmed winner,
@@ -24,9 +24,9 @@ def export_submission(composition: Composition) -> None:
     from tune.study.mlperf_submission import read_submitter_facts, write_submission
 
     settings = composition.settings
-    study, record = named_study(composition)
-    facts = read_submitter_facts(Path(settings.export.submitter) if settings.export.submitter else None)
     named = settings.trial is not None
+    study, record = (named_study if named else ranked_study)(composition)
+    facts = read_submitter_facts(Path(settings.export.submitter) if settings.export.submitter else None)
     trial = study.trial(named_trial(composition, study)) if named else _measured_trial(study)
     default = Path(settings.reports_dir) / composition.study_name / "mlperf"
     folder = Path(settings.export.file) if settings.export.file else default

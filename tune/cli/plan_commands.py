@@ -6,16 +6,17 @@ from tune.backends.registry import BACKENDS
 from tune.cli.output import show
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
 from tune.cli.studies import study_root
-from tune.config import Composition
+from tune.config import ComposedConfig
 from tune.engines.registry import adapter_named
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
 from tune.spec.stack import GENERATIONS, Stack
 
 
-def plan_action(composition: Composition) -> None:
+def plan_action(composition: ComposedConfig) -> None:
     """Write the launch plan of the composed trial and print its summary."""
     from tune.cli.plan_summary import summarise_plan
+    from tune.core.files import make_folder
     from tune.deploy.plan import render, write_plan
     from tune.records.folders import StudyFolder
 
@@ -23,29 +24,37 @@ def plan_action(composition: Composition) -> None:
     spec = settings.trial_spec
     folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
     require_runnable(settings, again=folder.root.exists())
+    make_folder(folder.root, parents=True)
     folder.write_spec(spec)
     rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
     show(f"{summarise_plan(rendered, settings)}\nplan      {folder.plan}")
 
 
+_UNCOUNTED = (
+    "With stack.system_port=null workers open no port for /health and /metrics, and their requests are not "
+    "counted. From Dynamo 0.4 on: stack.system_port=9100"
+)
+
+
 def _describe_stack(stack: Stack) -> str:
-    """Return which software the stack is for, and which stacks other versions of its engine need."""
+    """Return which software the stack is for, what it cannot do, and which stacks other versions need."""
     software = {
         generation: f"{GENERATIONS[generation]} with {engine}"
         for generation, engine in adapter_named(stack.engine).versions.items()
     }
     others = [f"  stack={name}: {text}" for name, text in software.items() if name != stack.generation]
     ending = "\n".join([" For other software:", *others]) if others else ""
-    return f"stack {stack.name} is for {software.get(stack.generation, stack.engine)}.{ending}"
+    uncounted = "" if stack.system_port else f"\n{_UNCOUNTED}"
+    return f"stack {stack.name} is for {software.get(stack.generation, stack.engine)}.{ending}{uncounted}"
 
 
-def preflight_action(composition: Composition) -> None:
+def preflight_action(composition: ComposedConfig) -> None:
     """Print the workload and every finding on the composed trial, what its cluster answers included.
 
     Raises NegativeResult where one of them forbids the trial.
     """
-    from tune.cli.progress import print_progress
+    from tune.cli.output import print_progress
     from tune.workload.length_summary import describe_load
 
     settings = composition.settings

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from tune.cli.study_progress import StudyProgress, best_text, times_text
+from tune.cli.output import print_progress
+from tune.cli.study_progress import StudyProgress, best_text, duration, times_text
 
-LINE_INTERVAL_S = 10.0
-"""Least time between two plain lines of progress, in seconds."""
-
-
-def print_progress(line: str) -> None:
-    """Print a line on stderr, above what is drawn there."""
-    print(line, file=sys.stderr, flush=True)
+LINE_INTERVAL_S, QUIET_S = 10.0, 2.0
+"""Least time between two plain lines of progress, and before the first of a task, in seconds."""
 
 
 def study_progress(
@@ -65,9 +62,9 @@ class StudyLines(StudyProgress):
         *,
         may_end_early: bool = False,
     ) -> None:
-        """Print with `say`; the other arguments are those of StudyProgress."""
-        super().__init__(n_trials, name, on_record, clock, may_end_early=may_end_early)
-        self._say, self._said_s = say, clock()
+        """Begin as StudyProgress does."""
+        super().__init__(n_trials, name, on_record, clock, say, may_end_early=may_end_early)
+        self._said_s = clock()
 
     def _changed(self) -> None:
         if self._clock() - self._said_s < LINE_INTERVAL_S:
@@ -119,11 +116,36 @@ def evaluations_progress() -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def working(task: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that a task of unknown length goes on; the yielded function replaces its words."""
+    """Show that a task of unknown length goes on; the yielded function replaces its words on a terminal.
+
+    Elsewhere a task of more than QUIET_S is said, and again every LINE_INTERVAL_S.
+    """
     if not draws_on_terminal():
-        yield lambda words: None
+        with _saying(task):
+            yield lambda words: None
         return
     from rich.console import Console
 
     with Console(stderr=True).status(task) as status:
         yield status.update
+
+
+@contextmanager
+def _saying(task: str) -> Iterator[None]:
+    """Print plain lines while a task goes on."""
+    ended, began_s = threading.Event(), time.monotonic()
+
+    def say() -> None:
+        """Print a line after QUIET_S and then every LINE_INTERVAL_S, until the task has ended."""
+        pause_s = QUIET_S
+        while not ended.wait(pause_s):
+            print_progress(f"{task}, {duration(time.monotonic() - began_s)} passed")
+            pause_s = LINE_INTERVAL_S
+
+    thread = threading.Thread(target=say, name=task, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
 from tune.cli.output import show
-from tune.cli.studies import named_study
-from tune.config import Composition
+from tune.cli.studies import named_study, questions_of
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show_repeat(outcome: Outcome) -> None:
         show(f"          {expected}")
 
 
-def status_action(composition: Composition) -> None:
+def status_action(composition: ComposedConfig) -> None:
     """Print the progress and the running jobs of a study, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
     from tune.report.terminal import render_status
@@ -37,7 +37,8 @@ def status_action(composition: Composition) -> None:
     folder, record = named_study(composition)
     if composition.settings.trial is None:
         posterior = read_posterior(folder.root)
-        show(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
+        alike = len(questions_of(folder, record)) < 2
+        show(render_status(record, folder.read_proposals(), folder.outcomes(), posterior, alike=alike))
         _print_jobs(folder, record, None)
         return
     _show_trial(named_trial(composition, folder), folder, record)
@@ -46,19 +47,25 @@ def status_action(composition: Composition) -> None:
 def _show_trial(trial_id: str, folder: StudyFolder, record: StudyRecord) -> None:
     """Print all about one trial."""
     from tune.report.checked_recommendations import recommendable
+    from tune.report.failure_text import failure_lines
+    from tune.report.run_check_text import check_lines
     from tune.report.terminal import render_outcome
 
     outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
     if outcome and spec:
         (outcome,) = recommendable([outcome], trial_id, folder, record)
         show(render_outcome(outcome, spec.slo, record))
+        for line in failure_lines(outcome):
+            show(line)
         show_repeat(outcome)
+        for line in check_lines(outcome):
+            show(line)
     else:
         show(f"trial     {trial_id}: not recorded yet")
     _print_jobs(folder, record, trial_id)
 
 
-def logs_action(composition: Composition) -> None:
+def logs_action(composition: ComposedConfig) -> None:
     """Print the logs of a trial's last attempt, until it ends.
 
     Raises ConfigurationError where the trial has no logs.
@@ -80,7 +87,7 @@ def logs_action(composition: Composition) -> None:
         print(line, flush=True)
 
 
-def cancel_action(composition: Composition) -> None:
+def cancel_action(composition: ComposedConfig) -> None:
     """Cancel the jobs of a study, or those that work for one trial of it.
 
     Raises ConfigurationError where the study has no jobs that run without its process.
@@ -111,12 +118,13 @@ def _job_control(record: StudyRecord) -> JobControl | None:
     return jobs() if jobs else None
 
 
-def named_trial(composition: Composition, folder: StudyFolder) -> str:
+def named_trial(composition: ComposedConfig, folder: StudyFolder) -> str:
     """Return the trial that `trial` names by id or number. Raises ConfigurationError where there is none."""
     trial = composition.settings.trial
     by_number = {proposal.number: proposal.trial_id for proposal in folder.read_proposals()}
     trial_id = by_number.get(trial, "-") if isinstance(trial, int) else trial
-    if trial_id is None or folder.trial(trial_id).read_spec() is None:
+    inside = trial_id is not None and Path(trial_id).name == trial_id
+    if trial_id is None or not inside or folder.trial(trial_id).read_spec() is None:
         raise ConfigurationError(
             f"trial={trial}: no such trial in {folder.root}; expected the number or the trial_id of one of "
             f"its {len(folder.trials())} trials, as the report and ranking.json list them."
@@ -149,7 +157,7 @@ def _log_files(attempt: Path, jobs: JobControl | None) -> Callable[[], list[Path
 
 def _has_ended(attempt: Path, folder: StudyFolder, jobs: JobControl | None) -> Callable[[], bool]:
     """Return a function that says whether an attempt left its record, or whatever would write one is gone."""
-    from tune.cli.progress import print_progress
+    from tune.cli.output import print_progress
     from tune.records.folders import has_ended
     from tune.study.loop import is_running
 

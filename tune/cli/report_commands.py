@@ -4,49 +4,68 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tune.cli.output import show
 from tune.cli.recorded_commands import show_repeat
-from tune.cli.studies import named_study, no_study, study_root
-from tune.config import Composition
+from tune.cli.studies import no_study, ranked_study, study_root
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 
+if TYPE_CHECKING:
+    from tune.report.study_report import StudyResults
 
-def report_action(composition: Composition) -> None:
+
+def report_action(composition: ComposedConfig) -> None:
     """Print the best trial of a study and write its report.
 
-    Raises NegativeResult where no configuration holds its SLO.
+    Raises NegativeResult where no configuration holds its SLO, ConfigurationError where trials are unlike.
     """
-    from tune.analysis.range_ends import range_ends
-    from tune.analysis.ranking import rank
     from tune.cli.progress import working
-    from tune.records.confirmation import read_confirmation
-    from tune.records.posterior_summary import read_posterior
-    from tune.report.checked_recommendations import recommendable
+    from tune.report.study_report import read_results, write_results, write_study_report
+
+    folder, _ = ranked_study(composition)
+    with working("reading the trials"):
+        results = read_results(folder)
+    _show_results(results)
+    if unjudged := folder.unjudged():
+        show(
+            f"left out  {', '.join(unjudged)}: attempts, but no outcome.json. The study's command judges "
+            "them from their records."
+        )
+    reports = Path(composition.settings.reports_dir)
+    with working("writing the report"):
+        if _runs_now(study_root(composition)):
+            page = write_study_report(folder, reports, running=True)
+        else:
+            page = write_results(results, reports)
+    show(f"report    {page}")
+    if results.top is None or not results.top.feasible:
+        raise NegativeResult(
+            "No configuration of this study holds its SLO in all its shuffles; the report says how far each "
+            "missed."
+        )
+
+
+def _show_results(results: StudyResults) -> None:
+    """Print the best trial, what else is known, and why the study ended."""
+    from tune.analysis.range_ends import range_ends
     from tune.report.other_kind_text import other_kind_lines
     from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
-    from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
-    folder, record = named_study(composition)
-    outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
-    posterior = read_posterior(folder.root)
-    ranked = rank(outcomes, posterior)
-    top_id = ranked[0]["trial_id"] if ranked else None
-    shown = recommendable(outcomes, top_id, folder, record)
-    best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
-    if best:
-        show(render_outcome(best, record.slo, record))
-        show_repeat(best)
-    confirmation = confirmation and confirmation.current()
-    for line in other_kind_lines(record, outcomes, confirmation, posterior, folder.read_proposals()):
+    record, outcomes, top = results.record, results.outcomes, results.top
+    posterior, confirmation = results.posterior, results.confirmation
+    if top and top.feasible:
+        show(render_outcome(top, record.slo, record))
+        show_repeat(top)
+    for line in other_kind_lines(record, outcomes, confirmation, posterior, results.proposals):
         show(line)
     if posterior:
-        show(render_posterior(record, outcomes, posterior))
+        show(render_posterior(record, outcomes, posterior, is_confirmed=bool(confirmation)))
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
-    top = best or next((o for o in outcomes if o.trial_id == top_id), None)
     ends = range_ends(record, top, outcomes) if top else ()
     if ends:
         show(f"widen     {describe_ends(ends)}")
@@ -54,15 +73,6 @@ def report_action(composition: Composition) -> None:
     ended = describe_end(record)
     if ended:
         show(f"ended     {ended}")
-    reports, running = Path(composition.settings.reports_dir), _runs_now(study_root(composition))
-    with working("writing the report"):
-        page = write_study_report(folder, reports, running=running)
-    show(f"report    {page}")
-    if best is None:
-        raise NegativeResult(
-            "No configuration of this study holds its SLO in all its shuffles; the report says how far each "
-            "missed."
-        )
 
 
 def _runs_now(root: Path) -> bool:
@@ -75,7 +85,7 @@ def _runs_now(root: Path) -> bool:
         return False
 
 
-def compare_action(composition: Composition) -> None:
+def compare_action(composition: ComposedConfig) -> None:
     """Print the differences between two studies or two trials."""
     from tune.report.compare import render_comparison
 
@@ -89,7 +99,7 @@ def compare_action(composition: Composition) -> None:
     show(render_comparison(Path(composition.settings.runs_dir), a, b))
 
 
-def parse_action(composition: Composition) -> None:
+def parse_action(composition: ComposedConfig) -> None:
     """Print the figures of LoadGen's logs in a folder as JSON."""
     from tune.loadgen.log_reader import log_figures
 

@@ -19,12 +19,12 @@ from tune.cli.runnable import (
     require_runnable,
 )
 from tune.cli.studies import recorded_study, study_root
-from tune.config import Composition, trial_overrides
+from tune.config import ComposedConfig, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.spec.findings import Finding, only_errors, render_findings
 
 
-def run_action(composition: Composition) -> None:
+def run_action(composition: ComposedConfig) -> None:
     """Run the study of the composed sweep, or one trial without a sweep."""
     if composition.settings.sweep:
         _run_study(composition)
@@ -32,7 +32,7 @@ def run_action(composition: Composition) -> None:
         _run_trial(composition)
 
 
-def _run_trial(composition: Composition) -> None:
+def _run_trial(composition: ComposedConfig) -> None:
     """Measure the configuration as composed and print the outcome."""
     from tune.cli.progress import study_progress
     from tune.report.checked_recommendations import recommendable
@@ -61,32 +61,34 @@ def _run_trial(composition: Composition) -> None:
         raise ResumableError(f"The trial failed: {outcome.reason}\nThe same command tries it again.")
 
 
-def _run_study(composition: Composition) -> None:
+def _run_study(composition: ComposedConfig) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
-    from tune.cli.progress import print_progress, study_progress
+    from tune.cli.output import print_progress
+    from tune.cli.progress import study_progress
     from tune.cli.study_progress import numbers_on_record
     from tune.records.folders import StudyFolder
     from tune.report.live_report import LiveReport
     from tune.report.study_report import write_study_report
-    from tune.study.adoption import describe_adoption
     from tune.study.budget import forecast_gpu_hours
+    from tune.study.corrected_sweep import describe_correction
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
     from tune.study.recorded_end import may_end_early
 
     settings = composition.settings
-    _require_possible_sweep(check_whole_sweep(settings))
-    require_search(settings)
+    before = StudyFolder(study_root(composition)).read_study()
+    if settings.sweep and (before is None or before.space != settings.sweep.space):
+        _require_possible_sweep(check_whole_sweep(settings))
+        require_search(settings)
     print_findings(check_configuration(settings), again=study_root(composition).exists())
     study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     keeps_parallel = settings.study.parallel is None
     opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
-    before = StudyFolder(study_root(composition)).read_study()
     with opened as folder, backend as running:
-        adoption = describe_adoption(before, folder)
-        if adoption:
-            print(adoption, file=sys.stderr)
+        correction = describe_correction(before, folder)
+        if correction:
+            print(correction, file=sys.stderr)
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         on_record = numbers_on_record(folder)
         ahead = n_trials - len(on_record)

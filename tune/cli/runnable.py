@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
@@ -31,8 +31,37 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
         from tune.workload.mlperf_pickle import read_pickle_references
 
         read_pickle_references(spec.load.dataset)
-    timed = check_timed(spec) if _needs_simulator(settings) == _SURROGATE else ()
-    return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
+    timed = _check_surrogate(settings) if _needs_simulator(settings) == _SURROGATE else ()
+    backend = BACKENDS[settings.cluster.kind].check(settings)
+    return tuple(dict.fromkeys((*check(spec), *backend, *timed, *_check_closed_loop(settings))))
+
+
+def _check_closed_loop(settings: Settings) -> Iterator[Finding]:
+    """Yield that the surrogate has no closed loop."""
+    if settings.load.is_closed_loop and _needs_simulator(settings) == _SURROGATE:
+        yield Finding(
+            "error",
+            "search.name",
+            "surrogate with load.mode=concurrency",
+            "another search, such as search=grid or search=tpe",
+            "the surrogate learns the highest rate of a deployment, and a closed loop has no rate",
+            "tune/surrogate/emulator.py",
+        )
+
+
+def _check_surrogate(settings: Settings) -> Iterator[Finding]:
+    """Yield what the surrogate cannot time: it knows the roofline alone."""
+    yield from check_timed(settings.trial_spec)
+    for name in ("prefill_steps", "decode_steps"):
+        if getattr(settings.cluster.calibration, name, None):
+            yield Finding(
+                "error",
+                f"cluster.calibration.{name}",
+                "a table of step times with search=surrogate",
+                "null, or another search such as search=tpe",
+                "the surrogate scales the roofline's steps to other shapes, for which a table has no times",
+                "tune/surrogate/emulator.py",
+            )
 
 
 def check_whole_sweep(settings: Settings) -> tuple[Finding, ...]:
@@ -40,14 +69,18 @@ def check_whole_sweep(settings: Settings) -> tuple[Finding, ...]:
 
     Raises ConfigurationError for a dimension that is no setting, or a value that does not fit its setting.
     """
+    from tune.cli.progress import working
     from tune.study.sweep_check import check_sweep
 
-    return check_sweep(settings.trial_spec, settings.sweep, settings.study.seed) if settings.sweep else ()
+    if settings.sweep is None:
+        return ()
+    with working("checking the sweep"):
+        return check_sweep(settings.trial_spec, settings.sweep, settings.study.seed)
 
 
 def _needs_simulator(settings: Settings) -> str | None:
     """Return the setting that makes live runs depend on the simulator's forecast, or None."""
-    if settings.sweep and settings.search.name == "surrogate":
+    if settings.sweep and settings.search.traits.simulates:
         return _SURROGATE
     return "load.mode=capacity" if settings.load.mode == "capacity" else None
 
@@ -98,7 +131,7 @@ def make_backend(settings: Settings, at_once: int) -> Backend:
 
     Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
-    from tune.cli.progress import print_progress
+    from tune.cli.output import print_progress
 
     kind = settings.cluster.kind
     if settings.study.once and not BACKENDS[kind].capabilities.detached:

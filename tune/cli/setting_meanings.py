@@ -16,9 +16,9 @@ COMMAND: dict[str, Meaning] = {
         "A trial by its id or its number, for action=status, logs, cancel and export; export takes best, too, and null "
         "is the best one there.",
     ),
-    "logs": ("", "Folder with LoadGen's logs, for action=parse."),
+    "logs": ("", "Folder with LoadGen's logs, for action=parse, or with the logs of workers, for action=steps."),
     "recipe": ("", "File with a recipe of another program, or FILE:VARIANT, for action=import."),
-    "to": ("", "Folder of configuration that action=import writes."),
+    "to": ("", "Folder of configuration that action=import writes, or CSV file that action=steps writes."),
     "rerun": ("", "Whether to make a new attempt of a trial that is already on record."),
     "runs_dir": ("", "Folder of the records of all studies."),
     "reports_dir": ("", "Folder of all reports."),
@@ -52,12 +52,13 @@ STUDY: dict[str, Meaning] = {
     "study.n_trials": ("trials", "Trials of the study; null: the number in the sweep. A larger number extends a study."),
     "study.seed": ("", "Seed of the search."),
     "study.parallel": ("trials", "Trials that run at once; fixed for a study. null on the simulated rack: 1 that searches for its capacity, 3 of search=tpe or gp, else 16. null elsewhere: 1."),
+    "study.retries": ("attempts", "How often one command runs a trial again whose infrastructure failed, or whose measurement is not valid for a reason that may pass."),
     "study.trials_per_job": ("trials", "With cluster=slurm: trials that share one allocation, one after the other."),
     "study.once": ("", "With cluster=slurm: collect what has ended, submit what is due and exit (code 3 while trials run)."),
-    "study.max_gpu_hours": ("GPU-hours", "Budget: the study stops before a batch that would exceed it; null: none."),
+    "study.max_gpu_hours": ("GPU-hours", "Budget, which is never exceeded: the study ends before a trial that needs more, and a trial that uses it up is stopped; null: none."),
     "study.min_gain": ("fraction", "With search=surrogate: stop when the expected gain of another trial is below this share of the best rate."),
     "study.baseline": ("", "Whether trial 0 is the configuration as composed."),
-    "search.name": ("", "Search method; null: surrogate with load.mode=capacity where it models every limit, else tpe."),
+    "search.name": ("", "Search method; null: surrogate with load.mode=capacity, else tpe."),
     "search.startup_trials": ("trials", "Random trials before tpe or gp begins to model."),
     "search.early_stop": ("", "With load.mode=capacity: end a deployment early that cannot beat the best so far."),
 }
@@ -65,7 +66,7 @@ STUDY: dict[str, Meaning] = {
 SWEEP: dict[str, Meaning] = {
     "sweep.question": ("", "The question that the study answers, in words."),
     "sweep.n_trials": ("trials", "Trials of the study unless study.n_trials says otherwise."),
-    "sweep.fill_decode": ("", "Whether decode workers get every GPU that the prefill workers leave free."),
+    "sweep.fill_decode": ("", "Whether decode workers get every GPU that the prefill workers leave free, and aggregated ones as many as fit."),
     "sweep.space.NAME.kind": ("", "Kind of the dimension."),
     "sweep.space.NAME.path": ("", "Setting of the trial that the dimension varies; for graph_family the pool."),
     "sweep.space.NAME.low": ("as the setting", "Lowest value of an int or float dimension."),
@@ -76,19 +77,30 @@ SWEEP: dict[str, Meaning] = {
 }
 
 RACK: dict[str, Meaning] = {
+    "model.config": ("", "Path of a checkpoint's config.json, from which the other settings of `model` are read; null: they are stated."),
     "model.name": ("", "Name of the model in records and reports."),
     "model.served_name": ("", "Name under which the endpoint serves the model."),
     "model.layers": ("layers", "Transformer layers."),
     "model.hidden_size": ("elements", "Width of the residual stream."),
     "model.attention_heads": ("heads", "Query heads of a layer."),
-    "model.kv_heads": ("heads", "Key and value heads of a layer."),
-    "model.head_size": ("elements", "Width of a head."),
+    "model.kv_heads": ("heads", "Key and value heads of a layer; 1 with MLA."),
+    "model.head_size": ("elements", "Width of a head; with MLA half of what the cache holds of a token and layer, (kv_lora_rank + qk_rope_head_dim) / 2."),
     "model.ffn_size": ("elements", "Width of the feed-forward layer."),
     "model.vocabulary_size": ("tokens", "Entries of the vocabulary."),
     "model.linear_parameters": ("parameters", "Weights in linear layers, which every token multiplies."),
     "model.weight_dtype": ("", "Data type of the weights in the checkpoint."),
     "model.checkpoint_bytes": ("bytes", "Size of the checkpoint, over all GPUs of a worker."),
     "model.experts": ("experts", "Routed experts of a layer; null: a dense model. A model with experts runs only where nothing is simulated."),
+    "model.experts_per_token": ("experts", "Routed experts that a token passes through."),
+    "model.expert_ffn_size": ("elements", "Width of one expert; null: memory is counted as if experts were sharded as all other weights."),
+    "model.shared_experts": ("experts", "Experts of a layer that every token passes through."),
+    "model.dense_layers": ("layers", "Layers without experts."),
+    "model.attention": ("", "Multi-head latent attention (mla), else heads of keys and values (gqa, also null)."),
+    "model.sliding_window_tokens": ("tokens", "Tokens that layers with sliding-window attention see; null: none has it."),
+    "model.sliding_layers": ("layers", "Layers with sliding-window attention."),
+    "model.attention_dtype": ("", "Data type of the weights of attention and MTP layers; null: `weight_dtype`."),
+    "model.kv_dtype": ("", "Data type for which the checkpoint has scales of its KV cache, which dtype auto follows; null: none."),
+    "model.mtp_layers": ("layers", "Layers of multi-token prediction (MTP) in the checkpoint."),
     "model.repository": ("", "Repository of the checkpoint at Hugging Face, for the command that downloads it; null: unknown."),
     "model.context_tokens": ("tokens", "Longest sequence that the model takes; null: not checked."),
     "hardware.name": ("", "Name of the rack in records and reports."),
@@ -102,12 +114,13 @@ RACK: dict[str, Meaning] = {
     "hardware.nvlink_bytes_per_s": ("bytes/s", "NVLink bandwidth of a GPU, one way."),
     "split.prefill_workers": ("workers", "Prefill workers."),
     "split.decode_workers": ("workers", "Decode workers."),
+    "split.aggregated_workers": ("workers", "Aggregated workers, which prefill and decode; above 0 the deployment has no other pool (split=aggregated)."),
     "split.disaggregation_strategy": ("", "With stack=dynamo_v0: the pool whose workers are the registered endpoint."),
     "split.head": ("", "Pool whose first worker shares node 0 with services, first frontend and load client; none: no worker does."),
     "split.frontends": ("", "Frontends, one a node from node 0 on, each on the port after that of the one before; the load client uses all of them."),
     "split.frontend_choice": ("", "How the load client chooses the frontend of a request: in turn, or the one whose unanswered requests have the fewest prompt tokens."),
     "stack.name": ("", "Generation of the serving software."),
-    "stack.engine": ("", "Engine behind Dynamo, by its name in tune/spec/engine_table.py; it decides which settings `prefill` and `decode` have."),
+    "stack.engine": ("", "Engine behind Dynamo, by its name in tune/spec/engine_table.py; it decides which settings the pools have."),
     "stack.engine_yaml": ("", "Generation of the engine's settings file, by a name that the engine knows."),
     "stack.router_mode": ("", "How a frontend routes requests to the workers of a pool."),
     "stack.frontend_port": ("port", "Port of the first frontend, on node 0."),
@@ -124,16 +137,17 @@ RACK: dict[str, Meaning] = {
 EVERY_ENGINE: dict[str, Meaning] = {
     "env": ("", "Environment variables of every worker of the pool, by name. null: the value in the shell that starts tune, which no record holds."),
 }
-"""Settings of a pool that every engine has, below `prefill.` and `decode.`."""
+"""Settings of a pool that every engine has, below `prefill.`, `decode.` and `aggregated.`."""
 
 LOAD: dict[str, Meaning] = {
-    "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
+    "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; concurrency: a closed loop, one run of `concurrency` users; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
     "load.resolution": ("fraction", "With mode=capacity: share of the rate by which the result may be too low."),
     "load.rate_range_qps": ("queries/s", "With mode=capacity: the range in which the search begins; it goes on beyond an end where a run held, or missed at the lower one. Equal ends try that rate alone. null: the ends of the sweep's load.target_qps, if it has one."),
-    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. null with load=mlperf_interactive: 15.75 x GPUs / 72, as the published system recommends. A trace is scaled to the rate by one factor; null there: its own rate."),
-    "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
-    "load.min_queries": ("queries", "Fewest queries of a run."),
-    "load.concatenate_permutation": ("", "Whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),
+    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. null with load=mlperf_interactive: 15.75 x GPUs / 72, as the published system recommends. A trace is scaled to the rate by one factor; null there: its own rate. null with mode=concurrency."),
+    "load.concurrency": ("users", "With mode=concurrency: users who each send the next query when their last answer has ended. null: an open loop."),
+    "load.min_duration_s": ("s", "Shortest duration of the arrivals; a closed loop ends by its queries."),
+    "load.min_queries": ("queries", "Fewest queries of a run; a closed loop has at least 10 of each user, too."),
+    "load.concatenate_permutation": ("", "Of an open loop: whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),
     "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one of v5.1. That of another round brings the round's other seeds."),
     "load.shuffle_seed": ("", "Seed of the order of the lengths. A trace keeps its own order."),
     "load.client_concurrency": ("requests", "Most requests that the load client keeps in flight."),
@@ -147,10 +161,10 @@ LOAD: dict[str, Meaning] = {
     "load.dataset.samples": ("prompts", "Prompts of the dataset; null: the rows of its file."),
     "load.dataset.longest_prompt_tokens": ("tokens", "Longest prompt; null: that of the file or the distribution."),
     "load.dataset.longest_answer_tokens": ("tokens", "Longest answer: generation stops there; null: that of the file or the distribution."),
-    "load.dataset.path": ("", "File of lengths (CSV or JSON lines), or the benchmark's .pkl; null: lengths are drawn as inputs and outputs say."),
+    "load.dataset.path": ("", "File of lengths (CSV or JSON lines), or the benchmark's .pkl; shipped:NAME comes with tune; null: lengths are drawn as inputs and outputs say."),
     "load.dataset.sha256": ("", "SHA-256 of that file: filled in when the configuration is composed, checked where given."),
     "load.dataset.inputs": ("", "Distribution of the prompt lengths; null: the file has them."),
-    "load.dataset.inputs.kind": ("", "Kind of the distribution of the prompt lengths: range with load=fixed, lognormal with load=lognormal."),
+    "load.dataset.inputs.kind": ("", "Kind of the distribution of the prompt lengths: range with load=fixed, lognormal with load=lognormal, measured with load=mlperf_llama3_1_405b."),
     "load.dataset.inputs.mean_tokens": ("tokens", "Mean prompt length."),
     "load.dataset.inputs.median_tokens": ("tokens", "Median prompt length, instead of the mean of a lognormal distribution."),
     "load.dataset.inputs.sd_tokens": ("tokens", "Standard deviation of the prompt lengths."),
@@ -201,6 +215,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.mpi": ("", "Option --mpi of srun for the ranks of a worker."),
     "cluster.command_prefix.prefill": ("", "Words before the command of every prefill worker, such as [numactl, -m, \"0,1\"]."),
     "cluster.command_prefix.decode": ("", "Words before the command of every decode worker."),
+    "cluster.command_prefix.aggregated": ("", "Words before the command of every aggregated worker."),
     "cluster.command_prefix.frontend": ("", "Words before the command of every frontend."),
     "cluster.load_stagger_s": ("s", "Time between the starts of workers that share a node; with TensorRT-LLM behind Dynamo before 1.0 at least 60 s, as they may look for a free port."),
     "cluster.srun_env": ("", "Environment variables of srun itself, by name, such as those of enroot; null as in prefill.env."),
@@ -221,20 +236,24 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.calibration.frontend_message_s": ("s", "Time of a frontend for one streamed message."),
     "cluster.calibration.kv_transfer_bytes_per_s": ("bytes/s", "Bandwidth of one GPU's link for KV caches."),
     "cluster.calibration.kv_transfer_latency_s": ("s", "Latency of a KV transfer."),
+    "cluster.calibration.kv_stall_token_s": ("s", "For how long each token of a KV cache that is sent holds up the steps of both its workers; null: 0."),
+    "cluster.calibration.decode_step_gap_s": ("s", "Between two decode steps of a table, what its log does not time; null: 0."),
     "cluster.calibration.no_graph_overhead_s": ("s", "Extra time of a decode step without a CUDA graph."),
     "cluster.calibration.no_overlap_overhead_s": ("s", "Extra time of a step without the overlap scheduler."),
     "cluster.calibration.last_decode_worker_scale": ("ratio", "Hypothesis: step time of the last decode worker over that of the others; 1: off."),
     "cluster.calibration.head_node_scale": ("ratio", "Hypothesis: step time of workers on node 0 over that of the others; 1: off."),
     "cluster.calibration.large_batch_weight_reads": ("reads", "Hypothesis: further reads of the weights in decode steps above 128 sequences; 0: off."),
+    "cluster.calibration.prefill_steps": ("", "CSV file with the measured step times of a prefill worker, as action=steps writes it; null: the roofline."),
+    "cluster.calibration.decode_steps": ("", "CSV file with the measured step times of a decode worker; null: the roofline."),
     "cluster.calibration.bring_up_s": ("s", "Time to start a deployment, counted in GPU-hours and in no latency."),
 }
 
 TABLE: dict[str, Meaning] = COMMAND | STUDY | SWEEP | RACK | LOAD | CLUSTER
-"""Every setting outside of `prefill`, `decode` and `slo`, by path."""
+"""Every setting outside of the pools and `slo`, by path."""
 
 
 def meaning_of(path: str) -> Meaning:
-    """Return unit and meaning of the setting at `path`, outside of `prefill` and `decode`.
+    """Return unit and meaning of the setting at `path`, outside of the pools.
 
     Raises KeyError for a path that is no setting.
     """

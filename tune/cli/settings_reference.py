@@ -174,7 +174,8 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = [limit for part in arguments[1:] if isinstance(part, FieldInfo) for limit in part.metadata]
-        return _type_name(arguments[0], [*inner, *metadata])
+        described = next((part.description for part in arguments if isinstance(part, FieldInfo)), None)
+        return described or _type_name(arguments[0], [*inner, *metadata])
     if origin is Literal:
         return " | ".join(str(value) for value in arguments)
     if origin in (Union, types.UnionType):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.config import Composition
+from tune.config import ComposedConfig
 from tune.errors import ConfigurationError, TuneError
 from tune.report.formatting import command
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from tune.records.study_record import StudyRecord
 
 
-def study_root(composition: Composition) -> Path:
+def study_root(composition: ComposedConfig) -> Path:
     """Return the folder of the study that a command names."""
     return Path(composition.settings.runs_dir) / composition.study_name
 
 
-def named_study(composition: Composition) -> tuple[StudyFolder, StudyRecord]:
+def named_study(composition: ComposedConfig) -> tuple[StudyFolder, StudyRecord]:
     """Return folder and record of the study that a command names by study.name or by its sweep.
 
     Raises ConfigurationError, with all studies and the command for each, where it names none.
@@ -31,7 +31,55 @@ def named_study(composition: Composition) -> tuple[StudyFolder, StudyRecord]:
     return recorded_study(study_root(composition))
 
 
-def no_study(composition: Composition, setting: str) -> str:
+def ranked_study(composition: ComposedConfig) -> tuple[StudyFolder, StudyRecord]:
+    """Return folder and record of the study that a command names, whose trials can be ranked.
+
+    Raises ConfigurationError, with the trials of each question, where single trials answer several.
+    """
+    folder, record = named_study(composition)
+    questions = questions_of(folder, record)
+    if len(questions) > 1:
+        listed = "\n".join(
+            f"  {question}: {', '.join(f'trial {number}' for number in sorted(numbers))}"
+            for question, numbers in questions.items()
+        )
+        raise ConfigurationError(
+            f"action={composition.settings.action}: the trials of {record.name} cannot be ranked; expected "
+            f"one rack, model, workload and SLO, found {len(questions)}.\n{listed}\nMeasure those to be "
+            f"compared in a study of their own (study.name=NAME). action=status study.name={record.name} "
+            "trial=NUMBER shows one, and the command that measures it again."
+        )
+    return folder, record
+
+
+def questions_of(folder: StudyFolder, record: StudyRecord) -> dict[str, list[int]]:
+    """Return the numbers of the measured single trials by rack, model, workload and SLO; {} for a sweep.
+
+    Each is named by what differs from another one.
+    """
+    if record.space:
+        return {}
+    found = dict[str, tuple[dict[str, str], list[int]]]()
+    for outcome in folder.outcomes():
+        if outcome.status != "measured":
+            continue
+        spec = folder.spec_of(outcome)
+        rack, slo = spec.hardware, ", ".join(f"{limit.label} {limit.show(s)}" for limit, s in spec.slo.limits)
+        names = {
+            "rack": f"{rack.nodes} nodes x {rack.gpus_per_node} {rack.name}",
+            "model": spec.model.name,
+            "workload": str(outcome.provenance.get("workload", spec.load.dataset.name)),
+            "SLO": slo or "no limit",
+        }
+        parts = (rack, spec.model, spec.load.dataset, spec.load.trace, spec.load.is_closed_loop, spec.slo)
+        key = "\n".join(repr(part) for part in parts)
+        found.setdefault(key, (names, []))[1].append(outcome.number)
+    all_names = [names for names, _ in found.values()]
+    varied = [part for part in all_names[0] if len({names[part] for names in all_names}) > 1] if found else []
+    return {"; ".join(names[part] for part in varied or names): numbers for names, numbers in found.values()}
+
+
+def no_study(composition: ComposedConfig, setting: str) -> str:
     """Return that `setting` names no study, with all studies and the command for each."""
     settings = composition.settings
     listed = list(_studies(composition, setting)) or [
@@ -62,7 +110,7 @@ def _folders(runs: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
-def _studies(composition: Composition, setting: str) -> Iterator[str]:
+def _studies(composition: ComposedConfig, setting: str) -> Iterator[str]:
     """Yield a line for each study: name, state, and the composed command with that study."""
     folders = _folders(Path(composition.settings.runs_dir))
     width = max((len(folder.name) for folder in folders), default=0)

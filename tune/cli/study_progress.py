@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from tune.backends.activity import Activity
+from tune.cli.output import print_progress
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
+from tune.spec.kind import kind_of
 from tune.spec.trial import TrialSpec
 from tune.study.listener import StudyListener
 
@@ -62,10 +64,11 @@ class StudyProgress(StudyListener):
         name: str,
         on_record: Iterable[int] = (),
         clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = print_progress,
         *,
         may_end_early: bool = False,
     ) -> None:
-        """Begin with the trials whose numbers are `on_record`; `clock` returns seconds.
+        """Begin with the trials whose numbers are `on_record`; `clock` returns seconds, `say` prints a line.
 
         `may_end_early` says that the search may end before `n_trials`.
         """
@@ -73,7 +76,7 @@ class StudyProgress(StudyListener):
         self.best: Outcome | None = None
         self.running: dict[int, RunningTrial] = {}
         self.preparation: tuple[int, int] | None = None
-        self._clock, self._started_s = clock, clock()
+        self._clock, self._started_s, self._say = clock, clock(), say
         self._first_trial_s: float | None = None
         self._pools: deque[tuple[int, float]] = deque(maxlen=MAX_POOLS_OF_PACE + 1)
         self._done = set(on_record)
@@ -152,6 +155,11 @@ class StudyProgress(StudyListener):
         self._done.add(outcome.number)
         self._learn(outcome)
 
+    def trial_repeated(self, outcome: Outcome) -> None:
+        """Learn that a trial runs again, and say why."""
+        self.running.pop(outcome.number, None)
+        self._say(f"trial {outcome.number} runs again: {(outcome.reason or '').splitlines()[0]}")
+
     def recorded(self, outcome: Outcome) -> None:
         """Learn an outcome that the search observes."""
         self._done.add(outcome.number)
@@ -204,6 +212,6 @@ def times_text(progress: StudyProgress) -> str:
 
 
 def _configuration(spec: TrialSpec) -> str:
-    """Return split, parallelism and rate of a trial in a few words."""
-    parallelism = f"TP{spec.prefill.tensor_parallel}/TP{spec.decode.tensor_parallel}"
-    return f"{spec.split.label} {parallelism}, {spec.load.target_qps:g} queries/s"
+    """Return split and parallelism of a trial in a few words, and its load unless a search chooses rates."""
+    load = "" if spec.load.mode == "capacity" else f", {spec.load.text}"
+    return f"{kind_of(spec)}{load}"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from tune.cli.imported_recipe import planned, written_recipe
 from tune.cli.output import show
 from tune.cli.recorded_commands import named_trial
-from tune.cli.studies import named_study
-from tune.config import Composition, compose_overrides, shipped_settings
-from tune.core.files import open_atomic, write_text
+from tune.cli.studies import named_study, ranked_study
+from tune.config import ComposedConfig, compose_overrides, shipped_settings
+from tune.core.files import make_folder, open_atomic, write_text
 from tune.deploy.plan import LaunchPlan, render
 from tune.deploy.standalone_job import JOB, standalone_job
 from tune.errors import ConfigurationError
@@ -27,6 +27,7 @@ from tune.recipes.options import left_out_text, stated_settings
 from tune.recipes.plan_differences import differences
 from tune.recipes.srt_writer import write_srt_slurm
 from tune.spec.cluster import ClusterFacts
+from tune.spec.cluster_rules import example_values
 from tune.spec.engine_table import ENGINES
 from tune.spec.split import ROLES
 from tune.spec.trial import TrialSpec
@@ -69,7 +70,7 @@ class VerifiedExport:
     differences: tuple[str, ...] | None
 
 
-def export_trial(composition: Composition, target: Target) -> None:
+def export_trial(composition: ComposedConfig, target: Target) -> None:
     """Write a trial for another launcher, and print what it cannot carry.
 
     Raises ConfigurationError for a trial that does not exist, one that the other program cannot launch, and
@@ -82,13 +83,15 @@ def export_trial(composition: Composition, target: Target) -> None:
     exported = exported_trial(trial.spec, facts, target, trial.rate_qps)
     _refuse_foreign(path / exported.recipe.main if is_folder else path, path)
     for file, content in exported.recipe.files.items():
-        with open_atomic(path / file if is_folder else path) as opened:
+        target_file = path / file if is_folder else path
+        make_folder(target_file.parent, parents=True)
+        with open_atomic(target_file) as opened:
             opened.write(content.encode() if isinstance(content, str) else content)
     show(f"exported  trial {name} ({trial.spec.split.label}) of {trial.study.name}: {path}")
     show("\n".join(_report(exported, path, target)))
 
 
-def export_report(composition: Composition) -> None:
+def export_report(composition: ComposedConfig) -> None:
     """Write the results of a trial as a Benchmark Report, and print what it has no place for.
 
     Raises ConfigurationError for a trial that does not exist or was not measured, and where a file of others
@@ -107,6 +110,7 @@ def export_report(composition: Composition) -> None:
     _refuse_foreign(path, path)
     folder, _ = named_study(composition)
     text = benchmark_report(trial.study, trial.spec, outcome, folder.trial(name))
+    make_folder(path.parent, parents=True)
     write_text(path, f"{WRITTEN}\n{text}")
     show(f"exported  results of trial {name} ({trial.spec.split.label}) of {trial.study.name}: {path}")
     show("\n".join(["Not in the report:", *(f"  {part}" for part in NOT_REPORTED)]))
@@ -134,12 +138,20 @@ def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qp
     ConfigurationError
         For a trial that the other program cannot launch.
     """
+    if spec.split.aggregated_workers and target != "sbatch":
+        raise ConfigurationError(
+            f"split: found {spec.split.label}; expected prefill and decode workers, as {target} is written "
+            "for them alone. export.to=sbatch takes aggregated ones."
+        )
     plan = render(spec, facts)
     if target == "sbatch":
         written = ExportedRecipe(_job_files(spec, facts, plan, rate_qps), JOB)
     else:
         written = _WRITERS[target](PlannedTrial(spec.trial_id, spec, facts, plan))
-    if ENGINES[spec.stack.engine].recipe_name is None:
+    written = written.with_placeholders(
+        example_values(facts, {pool.role: pool.engine for pool in spec.pools} | {"stack": spec.stack})
+    )
+    if ENGINES[spec.stack.engine].recipe_name is None or spec.split.aggregated_workers:
         return VerifiedExport(written.with_kept(keep(spec, {})), (), None)
     plain = spec.model_dump(mode="json")
     first = _imported(written.with_kept(keep(spec, {})), target)
@@ -206,13 +218,16 @@ def _paths(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _report(exported: VerifiedExport, path: Path, target: Target) -> Iterator[str]:
     """Yield lines on what the format carries, and on the way back."""
+    if exported.recipe.placeholders:
+        yield "Placeholders of the example cluster, also in a comment at the top; put in your own:"
+        yield from (f"  {text}" for text in exported.recipe.placeholders)
     if exported.unstated:
         yield f"Kept in its comments, as {target} has no place for them: {', '.join(exported.unstated)}"
     if exported.recipe.left_out:
         yield "Not exported:"
         yield from (f"  {left_out_text(part)}" for part in exported.recipe.left_out)
     if exported.differences is None:
-        yield "import    not possible: mock engines are no engine of a recipe"
+        yield "import    not possible: no recipe has mock engines, and none with aggregated workers is read"
         return
     yield f"import    {shlex.join(['python', '-m', 'tune', 'import', f'recipe={path}', 'to=DIR'])}"
     if exported.differences:
@@ -221,18 +236,28 @@ def _report(exported: VerifiedExport, path: Path, target: Target) -> Iterator[st
         yield f"submit    cd {shlex.quote(str(path))} && sbatch {JOB}"
 
 
-def recorded_trial(composition: Composition) -> RecordedTrial:
+def recorded_trial(composition: ComposedConfig) -> RecordedTrial:
     """Return the trial that `trial` names, or the best one. Raises ConfigurationError where there is none."""
     from tune.report.recommended import verified_or_offered_qps
 
-    folder, record = named_study(composition)
     if composition.settings.trial in (None, _BEST):
-        return _best_trial(folder, record)
+        return _best_trial(*ranked_study(composition))
+    folder, record = named_study(composition)
     recorded = folder.trial(named_trial(composition, folder))
     spec, outcome = recorded.read_spec(), recorded.read_outcome()
     assert spec is not None
     rate_qps = verified_or_offered_qps(outcome) if outcome else spec.load.target_qps
-    return RecordedTrial(spec, outcome, rate_qps, record)
+    return RecordedTrial(spec, outcome, _rate_to_export(rate_qps), record)
+
+
+def _rate_to_export(rate_qps: float | None) -> float:
+    """Return the rate; raise ConfigurationError for a closed loop, which has none."""
+    if rate_qps is None:
+        raise ConfigurationError(
+            "load.mode: found concurrency; expected a trial at a rate: what is exported sends at one. Name "
+            "another with trial=ID."
+        )
+    return rate_qps
 
 
 def _best_trial(folder: StudyFolder, record: StudyRecord) -> RecordedTrial:
@@ -250,7 +275,7 @@ def _best_trial(folder: StudyFolder, record: StudyRecord) -> RecordedTrial:
             f"trial={_BEST}: no trial of {record.name} held its SLO; expected one that did. Name any other "
             "with trial=ID."
         )
-    return RecordedTrial(spec, best.trial, best.rate_qps, record)
+    return RecordedTrial(spec, best.trial, _rate_to_export(best.rate_qps), record)
 
 
 def _spec_of(best: RecommendedConfiguration, folder: StudyFolder) -> TrialSpec | None:
@@ -260,7 +285,7 @@ def _spec_of(best: RecommendedConfiguration, folder: StudyFolder) -> TrialSpec |
     return folder.trial(best.trial.trial_id).read_spec()
 
 
-def _facts(composition: Composition, outcome: Outcome | None) -> ClusterFacts:
+def _facts(composition: ComposedConfig, outcome: Outcome | None) -> ClusterFacts:
     """Return the facts of the cluster on the command line, or where it names none those of the record."""
     recorded = outcome.provenance.get("overrides") if outcome else None
     if recorded is None or any(word.lstrip("+~").startswith("cluster") for word in composition.overrides):
@@ -268,7 +293,7 @@ def _facts(composition: Composition, outcome: Outcome | None) -> ClusterFacts:
     return compose_overrides(recorded).settings.cluster
 
 
-def _path(composition: Composition, name: str) -> Path:
+def _path(composition: ComposedConfig, name: str) -> Path:
     settings = composition.settings
     if settings.export.file:
         return Path(settings.export.file)

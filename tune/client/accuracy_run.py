@@ -56,7 +56,7 @@ def run_accuracy(
     tokenizer = load_tokenizer(str(settings.tokenizer))
     asyncio.run(check_endpoints(settings))
     run = _AccuracyRun(settings, folder, tokenizer, clock)
-    print_line(f"accuracy: {run.samples} samples at {settings.load.target_qps:g}/s")
+    print_line(f"accuracy: {run.samples} samples at {settings.load.offered_qps:g}/s")
     run.watch(print_line)
     accuracy = evaluate(settings, folder, tokenizer, failed=run.failed, print_line=print_line)
     write_accuracy(folder, accuracy)
@@ -161,7 +161,7 @@ def evaluate(
     tokens = sum(len(answer.ids) for answer in answers)
     tokens_per_sample = tokens / len(answers)
     return Accuracy(
-        target_qps=settings.load.target_qps,
+        target_qps=settings.load.offered_qps,
         samples=len(answers),
         failed=failed,
         rouge_l=scores.rouge_l,

@@ -108,6 +108,7 @@ class Exchange(asyncio.Protocol):
         """Send the request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._response.sent_ns = self._clock()
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

@@ -77,7 +77,7 @@ def run_loadgen(
     """
     partial = folder / "loadgen.tmp"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir()
 
     def issue_each(queries: list[mlperf_loadgen.QuerySample]) -> None:
         for query in queries:

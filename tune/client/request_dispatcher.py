@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Protocol
 
 from tune.client.client_settings import ClientSettings
@@ -78,6 +79,11 @@ class RequestDispatcher:
         """
         if self._fault:
             raise self._fault
+
+    def cpu_s(self) -> float:
+        """Return the seconds that the running thread has computed so far."""
+        assert self._thread.ident is not None
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
 
     def stop(self) -> None:
         """End the thread; every query must have been reported."""

@@ -59,9 +59,14 @@ class RequestTracker:
         ]
 
     def note_issue(self, now_ns: int) -> int:
-        """Note that LoadGen issued its next query at `now_ns`; return its position in order of arrival."""
+        """Note that LoadGen issued its next query at `now_ns`; return its position in order of arrival.
+
+        In a closed loop that is its arrival.
+        """
         position = self.issued
         self.issued_ns[position] = now_ns
+        if self.schedule.is_closed_loop:
+            self.schedule.arrival_ns[position] = now_ns - self.issued_ns[0]
         self.issued = position + 1
         return position
 
@@ -91,6 +96,13 @@ class RequestTracker:
         issued = self.issued
         return self.issued_ns[:issued] - self.schedule.arrival_ns[:issued] - self.start_ns
 
+    def overdue_ns(self, now_ns: int) -> int:
+        """Return for how long the next query has been due; 0 before the first one and after the last."""
+        issued = self.issued
+        if not issued or issued >= len(self.schedule):
+            return 0
+        return max(0, now_ns - self.start_ns - int(self.schedule.arrival_ns[issued]))
+
     def progress(self, now_ns: int, ttft_limit_ns: int) -> ProgressCounts:
         """Return counts of the queries issued until `now_ns`."""
         issued = self.issued
@@ -111,6 +123,7 @@ class RequestTracker:
         responses = self.responses[:issued]
         first = np.array([response.first_token_ns for response in responses], np.int64)
         done = np.array([response.done_ns for response in responses], np.int64)
+        sent = np.array([response.sent_ns for response in responses], np.int64)
         errors = [
             response.error or ("" if response.done_ns >= 0 else "interrupted") for response in responses
         ]
@@ -125,4 +138,5 @@ class RequestTracker:
             prefill_worker=unknown,
             decode_worker=unknown,
             error=np.array(errors, np.str_),
+            sent_ns=np.where(sent >= 0, sent - start, -1),
         )

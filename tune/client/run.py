@@ -25,13 +25,29 @@ from tune.client.request_dispatcher import RequestDispatcher
 from tune.client.request_tracker import RequestTracker
 from tune.client.schedule import Schedule, draw_schedule
 from tune.client.trace_replay import TraceReplay
+from tune.client.user_loop import UserLoop
 from tune.errors import ConfigurationError, ResumableError
+from tune.loadgen.log_reader import read_verdict
 from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG, write_logs
-from tune.loadgen.run_settings import loadgen_settings
+from tune.loadgen.run_settings import limit_ns, loadgen_settings
 from tune.records.requests import RequestLog, first_requests, write_requests
+from tune.spec.load import Load
 
 _PROGRESS_INTERVAL_S = 5.0
 _OTHER_OPEN_FILES = 64
+
+OVERDUE_S = 30.0
+"""Seconds after which LoadGen counts as stopped that has not issued a query: it is late by milliseconds. It
+waits by the time of day, so that it stops for as long as that is set back. Source: LoadGen, PerfClock."""
+
+LATE_S, MAX_LATE_FRAC = 1.0, 0.01
+"""Seconds by which a query may be issued late, and the share of queries that may be later. Where the time of
+day is set ahead, LoadGen issues at once what is due until then, and all queries before it count as late."""
+
+_CLOCK_SET = (
+    "LoadGen goes by the time of day: the clock of this host was set while it ran, or the host stood still. "
+    "Run again."
+)
 
 
 def run_client(
@@ -43,7 +59,8 @@ def run_client(
 ) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
-    A trace is replayed without LoadGen, whose logs are then written by its rules from requests.npz. With a
+    A trace is replayed without LoadGen, whose logs are then written by its rules from requests.npz. A closed
+    loop is run without LoadGen, too, and has no such logs. With a
     `tokenizer` in `settings` the run is an accuracy run, which leaves accuracy.json instead of requests.npz.
 
     Parameters
@@ -70,8 +87,8 @@ def run_client(
     ConfigurationError
         The settings cannot be run here.
     ResumableError
-        The endpoint does not serve the model, every request failed, or LoadGen did not issue the queries that
-        were scheduled.
+        The endpoint does not serve the model, every request failed, LoadGen did not issue the queries that
+        were scheduled, or its logs hold no verdict.
     KeyboardInterrupt
         The run was interrupted; requests.npz is written.
 
@@ -84,13 +101,26 @@ def run_client(
     if settings.tokenizer is not None:
         run_accuracy(settings, folder, clock, print_line)
         return None
+    return _run_performance(settings, folder, clock, epoch_s, print_line)
+
+
+def _run_performance(
+    settings: ClientSettings,
+    folder: Path,
+    clock: Clock,
+    epoch_s: Callable[[], float],
+    print_line: Callable[[str], None],
+) -> Futility | None:
+    """Send the queries of the schedule, record the requests and judge the run; see `run_client`."""
     schedule = draw_schedule(settings)
     asyncio.run(check_endpoints(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
     driver = _ClientDriver(settings, schedule, folder, clock)
-    duration_s = schedule.arrival_ns[-1] * 1e-9
-    print_line(f"{len(schedule)} queries over {duration_s:.1f} s at {settings.load.target_qps:g}/s")
+    sent = f"of {settings.load.text}"
+    if not settings.load.is_closed_loop:
+        sent = f"over {schedule.arrival_ns[-1] * 1e-9:.1f} s at {settings.load.offered_qps:g}/s"
+    print_line(f"{len(schedule)} queries {sent}")
     try:
         driver.watch(print_line)
     finally:
@@ -99,6 +129,8 @@ def run_client(
     driver.judge()
     if settings.load.trace and not driver.stopped:
         write_logs(folder, log, settings.load, settings.slo, int(schedule.arrival_ns[-1]))
+    if not (driver.stopped or settings.load.is_closed_loop):
+        read_verdict(folder)  # raises where the disk was full: LoadGen does not say so
     return driver.stopped
 
 
@@ -113,7 +145,7 @@ def _make_folder(folder: Path) -> None:
 
 
 class _ClientDriver:
-    """Run LoadGen or a trace in one thread and the dispatcher in another, with one request tracker.
+    """Run LoadGen, or what stands in for it, in one thread and the dispatcher in another, with one tracker.
 
     `stopped`: why the run was stopped, None for a complete run.
     """
@@ -123,9 +155,8 @@ class _ClientDriver:
         self.stopped: Futility | None = None
         self._futility_monitor = FutilityMonitor(self.tracker, settings.slo)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
-        self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
-        self._replay = TraceReplay(schedule.arrival_ns, clock) if settings.load.trace else None
-        self._sink = self._replay or LoadGenSink()
+        self._issuer = _own_issuer(settings.load, schedule, clock)
+        self._sink = self._issuer or LoadGenSink()
         prompts = Prompts(
             settings.served_model_name,
             settings.load,
@@ -137,11 +168,12 @@ class _ClientDriver:
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None
         self._unscheduled = 0
+        self._busy_frac: float | None = None
 
     def watch(self, print_line: Callable[[str], None]) -> None:
         """Run to the end, with a line of progress every few seconds.
 
-        Raises the error of a thread that failed.
+        Raises the error of a thread that failed, and ResumableError where LoadGen does not issue what is due.
         Where the settings ask for it, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
         """
         gc.collect()
@@ -151,8 +183,10 @@ class _ClientDriver:
         started_ns = self._clock()
         while self._thread.is_alive():
             self._thread.join(_PROGRESS_INTERVAL_S)
-            print_line(self._progress(started_ns))
             self._dispatcher.check()
+            self._busy_frac = self._dispatcher.cpu_s() / ((self._clock() - started_ns) * 1e-9)
+            print_line(self._progress(started_ns))
+            self._require_issues()
             if self._settings.stop_when_futile and self._thread.is_alive():
                 self.stopped = self._futility_monitor.futility()
             if self.stopped:
@@ -163,7 +197,7 @@ class _ClientDriver:
         if self._error:
             raise self._error
         self._dispatcher.stop()
-        issuer, late_ms = self._replay or "LoadGen", self.tracker.issue_delay_ns().max() * 1e-6
+        issuer, late_ms = self._issuer or "LoadGen", self.tracker.issue_delay_ns().max() * 1e-6
         print_line(f"{issuer} issued its queries at most {late_ms:.1f} ms late")
 
     def record(self, now_s: float) -> RequestLog:
@@ -175,7 +209,7 @@ class _ClientDriver:
         if self.stopped:
             log = first_requests(log, self.stopped.queries)
         began_at_s = now_s - (self._clock() - self.tracker.start_ns) * 1e-9
-        return replace(log, began_at_s=began_at_s) if len(log) else log
+        return replace(log, began_at_s=began_at_s, client_busy_frac=self._busy_frac) if len(log) else log
 
     def judge(self) -> None:
         """Raise ResumableError when the run says nothing about the deployment."""
@@ -187,6 +221,7 @@ class _ClientDriver:
                 f"LoadGen issued {issued} queries, its published rules say {expected}: requests.npz and the "
                 "logs disagree. Install the mlcommons-loadgen release that pyproject.toml names."
             )
+        self._require_punctual()
         errors = [response.error for response in self.tracker.responses[:expected] if response.error]
         if len(errors) == expected:
             kinds, counts = np.unique(np.array(errors), return_counts=True)
@@ -196,13 +231,33 @@ class _ClientDriver:
                 "See the workers' logs and run again."
             )
 
+    def _require_issues(self) -> None:
+        """Raise ResumableError where LoadGen has stopped issuing queries."""
+        overdue_s = self.tracker.overdue_ns(self._clock()) * 1e-9
+        if overdue_s > OVERDUE_S:
+            raise ResumableError(
+                f"LoadGen has not issued query {self.tracker.issued}, which was due {overdue_s:.0f} s ago; "
+                f"expected it within milliseconds. {_CLOCK_SET}"
+            )
+
+    def _require_punctual(self) -> None:
+        """Raise ResumableError where many queries were issued late."""
+        delays_s = self.tracker.issue_delay_ns() * 1e-9
+        late = int((delays_s > LATE_S).sum())
+        if late > MAX_LATE_FRAC * len(delays_s):
+            raise ResumableError(
+                f"LoadGen issued {late} of {len(delays_s)} queries more than {LATE_S:g} s late, up to "
+                f"{delays_s.max():.1f} s; expected them within milliseconds. {_CLOCK_SET}"
+            )
+
     def _run_loadgen(self) -> None:
-        """Run LoadGen, or the trace, in its thread; keep an exception for `watch`."""
+        """Run LoadGen, or what stands in for it, in its thread; keep an exception for `watch`."""
         try:
-            if self._replay:
-                self._replay.run(self._issue)
+            if self._issuer:
+                self._issuer.run(self._issue)
             else:
-                run_loadgen(self._loadgen, self._folder, self._issue)
+                load, slo, last_ns = self._settings.load, self._settings.slo, self._schedule.arrival_ns[-1]
+                run_loadgen(loadgen_settings(load, slo, int(last_ns)), self._folder, self._issue)
         except BaseException as error:  # of a thread: `watch` raises it in the one that waits
             self._error = error
 
@@ -218,12 +273,19 @@ class _ClientDriver:
     def _progress(self, started_ns: int) -> str:
         """Return the line of progress at this moment."""
         now_ns = self._clock()
-        counts = self.tracker.progress(now_ns, self._loadgen.ttft_limit_ns)
+        counts = self.tracker.progress(now_ns, limit_ns(self._settings.slo.ttft_p99_s))
         return (
             f"{(now_ns - started_ns) * 1e-9:6.0f} s  issued {counts.issued}/{len(self._schedule)}  "
             f"done {counts.answered}  in flight {counts.in_flight}  "
             f"late {counts.late}  errors {counts.errors}"
         )
+
+
+def _own_issuer(load: Load, schedule: Schedule, clock: Clock) -> TraceReplay | UserLoop | None:
+    """Return what issues the queries instead of LoadGen, which has no such scenario; None where it has."""
+    if load.concurrency is not None:
+        return UserLoop(len(schedule), load.concurrency)
+    return TraceReplay(schedule.arrival_ns, clock) if load.trace else None
 
 
 def _allow_open_files(needed: int) -> None:

@@ -12,6 +12,9 @@ from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import request_lengths
 from tune.workload.mlperf_pickle import read_pickle_lengths
 
+NOT_SENT = np.iinfo(np.int64).max // 2
+"""Arrival of a query that no user has sent yet, in nanoseconds: later than any; sums do not overflow."""
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -20,7 +23,8 @@ class Schedule:
     Lengths belong to the position of a query, not to the sample index that LoadGen hands out: every backend
     that runs this load then sends the same prompts in the same order. An answer with fewer than
     `min_output_tokens` or more than `max_output_tokens` tokens is wrong; the request asks for the latter.
-    `output_tokens` is what the dataset expects.
+    `output_tokens` is what the dataset expects. In a closed loop (`is_closed_loop`) an arrival is NOT_SENT
+    until the query is sent.
     """
 
     arrival_ns: IntArray
@@ -28,6 +32,7 @@ class Schedule:
     output_tokens: IntArray
     min_output_tokens: IntArray
     max_output_tokens: IntArray
+    is_closed_loop: bool = False
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -43,13 +48,13 @@ def draw_schedule(settings: ClientRun) -> Schedule:
     engines refuse, the request asks for one token.
     """
     load = settings.load
-    arrival_ns = arrivals_ns(load)
+    arrival_ns = np.full(load.expected_queries, NOT_SENT) if load.is_closed_loop else arrivals_ns(load)
     inputs, outputs = request_lengths(load, len(arrival_ns))
     if load.dataset.holds_prompts:
         return _of_prompts(settings, arrival_ns, inputs, outputs)
     remaining_tokens = np.maximum(settings.max_seq_len - inputs, 1)
     limited = np.minimum(outputs, remaining_tokens)
-    return Schedule(arrival_ns, inputs, outputs, limited, limited)
+    return Schedule(arrival_ns, inputs, outputs, limited, limited, load.is_closed_loop)
 
 
 def accuracy_schedule(settings: ClientRun) -> Schedule:
@@ -68,4 +73,5 @@ def _of_prompts(settings: ClientRun, arrival_ns: IntArray, inputs: IntArray, out
     longest_tokens = np.maximum(
         np.minimum(settings.load.dataset.longest_answer_tokens, settings.max_seq_len - inputs), 1
     )
-    return Schedule(arrival_ns, inputs, outputs, np.ones_like(outputs), longest_tokens)
+    fewest = np.ones_like(outputs)
+    return Schedule(arrival_ns, inputs, outputs, fewest, longest_tokens, settings.load.is_closed_loop)

@@ -30,6 +30,7 @@ _TOKEN_COUNT_LIMIT = 1 << 31
 class StreamedResponse:
     """Hold the received part of an answer; times in ns, -1 for an event that has not happened.
 
+    `sent_ns` is the time at which the request was written to its connection.
     `first_token_ns` is the time of the read with the first non-empty delta. `output_tokens` and
     `prompt_tokens` come from the answer's usage, never from counting events: engines pack several tokens into
     one. `pieces` collects the text of the answer where it is a list. An answer with fewer than
@@ -47,6 +48,7 @@ class StreamedResponse:
     min_output_tokens: int = 1
     max_output_tokens: int = sys.maxsize
     pieces: list[str] | None = None
+    sent_ns: int = -1
     _has_usage: bool = field(default=False, repr=False)
     _tail: bytes = field(default=b"", repr=False)
 

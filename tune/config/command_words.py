@@ -20,6 +20,7 @@ _HELP_OPTIONS = ("hydra/help=tune", "hydra/hydra_help=default")
 """What Hydra's flags print; a command without flags composes faster without it."""
 
 _SPLIT = re.compile(r"(\d+)p(\d+)d", re.IGNORECASE)
+_AGGREGATED = re.compile(r"(\d+)a(gg)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -161,13 +162,15 @@ def _hint(
     options: Callable[[], Mapping[str, Sequence[str]]],
 ) -> str:
     """Return what a word that is no override may have meant; empty where nothing is near."""
-    split = _SPLIT.fullmatch(word)
+    split, aggregated = _SPLIT.fullmatch(word), _AGGREGATED.fullmatch(word)
     action = nearest(word, ACTION_NAMES)
     groups = [group for group, names in options().items() if word in names]
     if groups:
         meant = f"{'+' if groups[0] == 'sweep' else ''}{groups[0]}={word}"
     elif split:
         meant = f"split.prefill_workers={split[1]} split.decode_workers={split[2]}"
+    elif aggregated:
+        meant = f"split=aggregated split.aggregated_workers={aggregated[1]}"
     elif action:
         meant = action
     else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from tune.backends.registry import BACKENDS
 from tune.errors import ConfigurationError
 from tune.spec.settings import Settings
 from tune.spec.space import Sweep
+from tune.workload.length_files import find_lengths, pinned_path
 
 
 def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
@@ -16,7 +16,7 @@ def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
 
     `mode_is_open`: load.mode is null, so that the load mode that suits backend and sweep is filled in. Raises
     ConfigurationError where the dataset cannot be read, the sweep varies nothing but the rate that
-    load.mode=capacity searches for, or the backend lacks its calibration.
+    load.mode=capacity searches for and a closed loop lacks, or the backend lacks its calibration.
     """
     capabilities = BACKENDS[settings.cluster.kind].capabilities
     if capabilities.needs_calibration and settings.cluster.calibration is None:
@@ -29,6 +29,9 @@ def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
         settings = _with_mode(settings, real_time=capabilities.real_time)
     if settings.sweep and settings.load.mode == "capacity":
         settings = _with_rate_range(settings, settings.sweep)
+    if settings.sweep and settings.load.is_closed_loop:
+        sweep = settings.sweep.without("load.target_qps")
+        settings = settings.model_copy(update={"sweep": sweep})
     return _with_search(settings)
 
 
@@ -43,9 +46,10 @@ def _with_mode(settings: Settings, *, real_time: bool) -> Settings:
 
 
 def _with_search(settings: Settings) -> Settings:
-    """Choose the search method that suits the load where search.name is null."""
-    has_surrogate = settings.load.mode == "capacity" and settings.sweep and not settings.slo.further
-    name = settings.search.name or ("surrogate" if has_surrogate else "tpe")
+    """Choose the search method that suits load and sweep where search.name is null."""
+    sweep = settings.sweep
+    learns = sweep is not None and not sweep.has_aggregated(settings.split.aggregated_workers)
+    name = settings.search.name or ("surrogate" if learns and settings.load.mode == "capacity" else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": name})})
 
 
@@ -58,11 +62,12 @@ def _with_rate_range(settings: Settings, sweep: Sweep) -> Settings:
 
 
 def _with_dataset(settings: Settings) -> Settings:
-    """Pin the dataset's file by its absolute path and its content."""
+    """Pin the dataset's file by its content and, unless it comes with tune, by its absolute path."""
     dataset = settings.load.dataset
     if dataset.path is None:
         return settings
-    path = Path(dataset.path).absolute()
+    pinned = pinned_path(dataset.path)
+    path = find_lengths(pinned)
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -75,5 +80,5 @@ def _with_dataset(settings: Settings) -> Settings:
             f"load.dataset.sha256: {path} has {sha256}, expected {dataset.sha256}: the file is not the one "
             "that was measured. Restore it, or leave sha256 out to measure this one."
         )
-    pinned = dataset.model_copy(update={"path": str(path), "sha256": sha256})
-    return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": pinned})})
+    dataset = dataset.model_copy(update={"path": pinned, "sha256": sha256})
+    return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": dataset})})

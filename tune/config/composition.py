@@ -23,7 +23,16 @@ from pydantic import ValidationError
 
 from tune.config.command_words import CommandWords, split_words
 from tune.config.completion import complete_settings
-from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
+from tune.config.explanations import (
+    TypedCommand,
+    explain_hydra,
+    explain_option_value,
+    invalid_settings,
+    setting_paths,
+)
+from tune.config.known_settings import class_paths
+from tune.config.model_file import complete_model
+from tune.config.neutral_names import name_engine_settings
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
 from tune.config.workload_completion import complete_rate, complete_workload
 from tune.config.yaml_errors import explain_encoding, refuse_base_60, refuse_repeating_aliases
@@ -39,7 +48,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Composition:
+class ComposedConfig:
     """Hold the settings that a command line composes.
 
     Attributes
@@ -65,7 +74,7 @@ class Composition:
         return (*(f"--config-dir={folder}" for folder in self.config_dirs), *self.overrides)
 
 
-def compose_command_line() -> Composition | None:
+def compose_command_line() -> ComposedConfig | None:
     """Compose `sys.argv`; return None when Hydra answered itself (`--help`, `--cfg`, shell completion).
 
     Raises ConfigurationError for anything that does not compose or validate.
@@ -76,7 +85,7 @@ def compose_command_line() -> Composition | None:
     return compose_overrides(command.overrides, command.config_dirs)
 
 
-def _compose_by_hydra(command: CommandWords) -> Composition | None:
+def _compose_by_hydra(command: CommandWords) -> ComposedConfig | None:
     """Let Hydra answer its own flags; return a composition where it runs the program, as with --run."""
     _refuse_renamed(renamed_in_overrides(command.overrides))
     captured: list[tuple[DictConfig, dict[str, str]]] = []
@@ -96,7 +105,7 @@ def _compose_by_hydra(command: CommandWords) -> Composition | None:
     return None
 
 
-def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
+def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> ComposedConfig:
     """Compose a list of Hydra overrides, as the command line would.
 
     `config_dirs` are added to the search path. Raises ConfigurationError for anything that does not compose
@@ -121,14 +130,21 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
-    """Return the overrides that turn the default configuration into `spec` on the cluster of `settings`."""
+    """Return the overrides that turn the default configuration into `spec` on the cluster of `settings`.
+
+    Those of an aggregated deployment begin with the option split=aggregated.
+    """
     target = spec.model_dump(mode="json") | {
         "cluster": settings.cluster.model_dump(mode="json"),
         "slo": spec.slo.as_settings(),
+        "split": dict(spec.split),
     }
-    rate_qps = recommended_qps(spec.hardware.gpus)
-    default = {**_defaults(), "load": {**_defaults()["load"], "target_qps": rate_qps}}
-    return tuple(line for key in target for line in override_differences(key, default[key], target[key]))
+    option = ("split=aggregated",) if spec.split.aggregated_workers else ()
+    default = dict(_composed_values(option))
+    default["load"] = {**default["load"], "target_qps": recommended_qps(spec.hardware.gpus)}
+    target["load"] = {"concurrency": None, **target["load"]}
+    differences = (line for key in target for line in override_differences(key, default[key], target[key]))
+    return (*option, *differences)
 
 
 def shipped_options(group: str) -> tuple[str, ...]:
@@ -147,7 +163,7 @@ def _composition(
     choices: Mapping[str, str],
     overrides: tuple[str, ...],
     config_dirs: tuple[str, ...],
-) -> Composition:
+) -> ComposedConfig:
     """Validate a composed configuration and fill in its open choices."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
@@ -166,15 +182,19 @@ def _composition(
     if isinstance(load, dict):
         complete_workload(load)
         complete_rate(load, plain.get("hardware"))
+    if isinstance(model := plain.get("model"), dict):
+        complete_model(model, overrides)
+    name_engine_settings(plain.get("sweep"), plain.get("stack"))
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise ConfigurationError(explain_validation(error, _known_paths)) from None
+        raise invalid_settings(error, _known_paths) from None
     settings = complete_settings(settings, mode_is_open=mode_is_open)
     if not overrides and not config_dirs:
         _DEFAULTS.append(settings)
-    name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
-    return Composition(settings, name, overrides, config_dirs)
+    single = "users" if settings.load.is_closed_loop else "single"
+    name = settings.study.name or f"{sweep_name or single}-{choices['cluster']}"
+    return ComposedConfig(settings, name, overrides, config_dirs)
 
 
 def _refuse_missing(config_dirs: Sequence[str]) -> None:
@@ -194,10 +214,11 @@ def _refuse_renamed(renamed: Sequence[str]) -> None:
 
 @cache
 def _register_nodes() -> None:
-    """Register every limit that the SLO may hold, as lifted, and the resolver of `${json:TEXT}`."""
+    """Register limits of the SLO and checkpoint of the model, as unset, and the resolver `${json:TEXT}`."""
     OmegaConf.register_new_resolver(JSON_RESOLVER, json_mapping, replace=True)
     limits = {limit.key: None for limit in LIMITS}
     ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
+    ConfigStore.instance().store(name="model_config", node={"config": None}, package="model", provider="tune")
 
 
 @cache
@@ -225,6 +246,11 @@ def _clear_errors(overrides: Sequence[str], config_dirs: Sequence[str]) -> Itera
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         typed = TypedCommand(overrides, config_dirs, _known_paths)
         raise ConfigurationError(explain_hydra(error, typed)) from None
+    except (TypeError, AssertionError):  # Hydra's answer to a list or mapping as the option of a group
+        no_option = explain_option_value(overrides)
+        if no_option is None:
+            raise
+        raise ConfigurationError(no_option) from None
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -244,15 +270,19 @@ def shipped_settings() -> Settings:
 
 
 @cache
-def _defaults() -> Mapping[str, Any]:
-    """Return the configuration without overrides as plain values."""
-    settings = shipped_settings()
-    return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
+def _composed_values(option: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    """Return the configuration without overrides, or with one `option` alone, as plain values."""
+    settings = compose_overrides(option).settings if option else shipped_settings()
+    plain = settings.model_dump(mode="json")
+    load = {"concurrency": None, **plain["load"]}
+    return plain | {"slo": settings.slo.as_settings(), "split": dict(settings.split), "load": load}
 
 
 def _known_paths() -> list[str]:
-    """Return the path of every setting."""
-    return list(setting_paths(_defaults()))
+    """Return the path of every setting, those of the configuration as shipped first."""
+    aggregated = _composed_values(("split=aggregated",))["aggregated"]
+    shipped = setting_paths({**_composed_values(), "aggregated": aggregated})
+    return list(dict.fromkeys([*shipped, *class_paths()]))
 
 
 def _options() -> dict[str, list[str]]:

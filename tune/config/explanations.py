@@ -14,6 +14,7 @@ from tune.config.near_names import nearest, nearest_settings
 from tune.config.override_errors import explain_several_values, explain_unreadable
 from tune.config.renamed_settings import renamed_in_overrides
 from tune.config.yaml_errors import line_of_interpolation
+from tune.errors import ConfigurationError
 from tune.spec.environment import SECRET_VALUE
 
 
@@ -41,11 +42,17 @@ def explain_hydra(error: Exception, typed: TypedCommand) -> str:
         path = getattr(error.__cause__, "full_key", None)
         return _explain_unknown(path or message.partition("Could not override '")[2].partition("'")[0], typed)
     if "Config group override must be" in message:
-        groups = [
-            word for word in typed.overrides if re.fullmatch(r"[\w/@.]+=(null|\d.*|true|false|\{.*)", word)
-        ]
-        return f"{', '.join(groups) or message}: expected the name of an option, as in hardware=gb200_nvl72."
+        return explain_option_value(typed.overrides) or message
     return _explain_file(error, message, typed)
+
+
+def explain_option_value(overrides: Sequence[str]) -> str | None:
+    """Return which overrides give a group another value than the name of an option; None where none does."""
+    value = r"(null|\d.*|true|false|\$?[\[{].*)"
+    groups = [word for word in overrides if re.fullmatch(rf"\+{{0,2}}[\w/@]+={value}", word, re.DOTALL)]
+    if not groups:
+        return None
+    return f"{', '.join(groups)}: expected the name of an option, as in hardware=gb200_nvl72."
 
 
 def _explain_file(error: Exception, message: str, typed: TypedCommand) -> str:
@@ -73,7 +80,10 @@ def _explain_unknown(path: str, typed: TypedCommand) -> str:
         return f"{renamed[0]}."
     if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
-    hint = _hint(path, typed.known_paths) or "python -m tune --cfg job lists every key."
+    known = typed.known_paths()
+    if path in known:
+        return f"{path}: no such setting. {_other_option(path)} If it was left out, +{path}=VALUE adds it."
+    hint = _hint(path, known) or "python -m tune --cfg job lists every key."
     if _is_engine_key(path):
         hint = f"{hint} Another key of the engine's YAML is passed to it by +{path}=VALUE."
     return f"{path}: no such setting. {hint}"
@@ -81,15 +91,19 @@ def _explain_unknown(path: str, typed: TypedCommand) -> str:
 
 def _is_engine_key(path: str) -> bool:
     """Return whether `path` may be a key of an engine's YAML in a group of a pool, or in its extra."""
-    return re.fullmatch(r"(?:prefill|decode)\.\w+\..+", path) is not None
+    return re.fullmatch(r"(?:prefill|decode|aggregated)\.\w+\..+", path) is not None
 
 
-def _hint(path: str, known_paths: Callable[[], Sequence[str]]) -> str:
+def _other_option(path: str) -> str:
+    """Return that a setting is one of other options."""
+    group = path.partition(".")[0]
+    return f"It belongs to another option of {group}; python -m tune --cfg job lists those of this one."
+
+
+def _hint(path: str, known: Sequence[str]) -> str:
     """Return what may have been meant by an unknown setting; "" where none is near."""
-    known = known_paths()
     if path in known:
-        group = path.partition(".")[0]
-        return f"It belongs to another option of {group}; python -m tune --cfg job lists those of this one."
+        return _other_option(path)
     near = nearest_settings(path, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
@@ -110,18 +124,40 @@ def _explain_option(message: str) -> str:
     )
 
 
-def explain_validation(error: ValidationError, known_paths: Callable[[], Sequence[str]]) -> str:
-    """Return one line for each setting that does not validate; `known_paths` returns all settings."""
-    lines = ["The configuration does not validate; nothing was run."]
-    lines += [f"  {_explain_setting(detail, known_paths)}" for detail in error.errors()]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class InvalidSetting:
+    """Hold a setting that does not validate: its path, its value, and one line that names both."""
+
+    path: tuple[str | int, ...]
+    value: Any
+    text: str
+
+
+class InvalidSettings(ConfigurationError):
+    """Report the settings that do not validate, one line each."""
+
+    def __init__(self, settings: Sequence[InvalidSetting]) -> None:
+        """Keep the settings beside the message."""
+        self.settings = settings
+        lines = [f"  {setting.text}" for setting in settings]
+        super().__init__("\n".join(["The configuration does not validate; nothing was run.", *lines]))
+
+
+def invalid_settings(error: ValidationError, known_paths: Callable[[], Sequence[str]]) -> InvalidSettings:
+    """Return the error for settings that do not validate; `known_paths` returns all settings."""
+    return InvalidSettings(
+        [
+            InvalidSetting(detail["loc"], detail["input"], _explain_setting(detail, known_paths))
+            for detail in error.errors()
+        ]
+    )
 
 
 def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[str]]) -> str:
     """Describe the found and the expected value of one setting."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{path}: no such setting. {_hint(path, known_paths)}".rstrip()
+        return f"{path}: no such setting. {_hint(path, known_paths())}".rstrip()
     if detail["type"] == "value_error":
         found = "" if isinstance(detail["input"], dict) else f"found {detail['input']!r}; "
         return f"{path}: {found}{detail['msg'].removeprefix('Value error, ')}."

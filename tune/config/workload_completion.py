@@ -12,7 +12,7 @@ from tune.errors import ConfigurationError
 from tune.spec.base import MAX_COUNT
 from tune.spec.dataset import Inputs, Outputs
 from tune.spec.load import PUBLISHED_DATASET, Trace, recommended_qps
-from tune.workload.length_files import read_rows
+from tune.workload.length_files import find_lengths, read_rows
 
 _LONGEST: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "longest_prompt_tokens": ("inputs", TypeAdapter(Inputs)),
@@ -32,7 +32,7 @@ def complete_workload(load: dict[str, Any]) -> None:
         return
     path = dataset.get("path")
     if isinstance(path, str) and not path.endswith(".pkl"):
-        _complete_from_file(load, dataset, Path(path))
+        _complete_from_file(load, dataset, find_lengths(path))
         return
     if path is None and dataset.get("samples", "") is None:
         raise ConfigurationError(
@@ -48,11 +48,13 @@ def complete_rate(load: dict[str, Any], hardware: object) -> None:
     """Replace a rate of null in `load`, with the benchmark's workload, by the one that suits the rack.
 
     `load` and `hardware` are composed and not yet validated; where the size is none, the rate is that of one
-    GPU. Any other workload says its rate itself.
+    GPU. Any other workload says its rate itself, and a closed loop has none.
     """
     dataset = load.get("dataset")
     is_published = isinstance(dataset, dict) and dataset.get("name") == PUBLISHED_DATASET
     if not is_published or load.get("target_qps", "") is not None or load.get("trace"):
+        return
+    if load.get("mode") == "concurrency":
         return
     sizes = [hardware.get(name) for name in ("nodes", "gpus_per_node")] if isinstance(hardware, dict) else []
     counts = [size for size in sizes if isinstance(size, int) and 0 < size <= MAX_COUNT]

@@ -40,10 +40,12 @@ def override_differences(path: str, default: Any, target: Any) -> Iterator[str]:
     if not (isinstance(default, dict) and isinstance(target, dict)):
         yield f"{path}={override_value(target)}"
         return
-    if not all(_PATH_PART.fullmatch(key) for key in default.keys() | target.keys()):
+    surplus = sorted(default.keys() - target.keys())
+    is_path = all(_PATH_PART.fullmatch(key) for key in default.keys() | target.keys())
+    if not is_path or any(default[key] is None for key in surplus):  # Hydra deletes no key that is null
         yield from (f"~{path}", f"+{path}={override_value(target)}")
         return
-    for key in sorted(default.keys() - target.keys()):
+    for key in surplus:
         yield f"~{path}.{key}"
     for key, value in target.items():
         if key in default:

@@ -10,6 +10,7 @@ from tune.engines.registry import engine_of
 from tune.manifest.argument_check import ARGUMENT_CHECK_SCRIPT, ArgumentCheck, CommandCheck, Validators
 from tune.manifest.process import PLACEHOLDERS, PLAN_DIR, Process, log_path
 from tune.spec.cluster import ClusterFacts
+from tune.spec.split import ALL_ROLES
 from tune.spec.trial import TrialSpec
 
 _NAME = "argument_check"
@@ -22,9 +23,7 @@ def argument_check(spec: TrialSpec, facts: ClusterFacts, processes: Sequence[Pro
     first: dict[str, Process] = {}
     for process in processes:
         first.setdefault(process.role, process)
-    commands = (
-        _command(role, first[role], validators) for role in ("frontend", "prefill", "decode") if role in first
-    )
+    commands = (_command(role, first[role], validators) for role in ("frontend", *ALL_ROLES) if role in first)
     return ArgumentCheck(
         commands=tuple(command for command in commands if command),
         files=validators.files,
@@ -33,10 +32,10 @@ def argument_check(spec: TrialSpec, facts: ClusterFacts, processes: Sequence[Pro
 
 
 def argument_check_process(check: ArgumentCheck, processes: Sequence[Process]) -> Process | None:
-    """Return the process that runs `check`, one task of the first prefill worker; None without checks."""
+    """Return the process that runs `check`, one task of the first worker; None without checks."""
     if not check.commands and not check.files:
         return None
-    worker = next(process for process in processes if process.role == "prefill")
+    worker = next(process for process in processes if process.role in ALL_ROLES)
     module = _module_option(worker.argv)
     python = worker.argv[module - 1] if module else "python3"
     return replace(

@@ -3,9 +3,9 @@
     python3 collect_evidence.py PACKAGE ...
 
 `versions` holds those of the distributions PACKAGE, of Python, of the kernel, of the GPU driver, and of NCCL
-and UCX as the libraries state them. `hardware` holds GPUs, their clocks and power limits. What could not be
-found out is in `missing`, with the reason. It needs the standard library alone and starts nvidia-smi, no
-other program.
+and UCX as the libraries state them. `hardware` holds GPUs, their clocks and power limits. `transport` holds
+the variables that choose how KV caches travel, as a worker finds them. What could not be found out is in
+`missing`, with the reason. It needs the standard library alone and starts nvidia-smi, no other program.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -57,6 +58,12 @@ def ucx_version(path: str) -> str:
     state.restype = ctypes.c_char_p
     return str(state().decode())
 
+
+_TRANSPORT = re.compile(
+    r"(?!.*(KEY|TOKEN|SECRET|PASS))(UCX_|NIXL_|MC_(FORCE|IB|GID|MTU)|.*_(KVCACHE|KV_TRANSFER)(_|$))"
+)
+"""Names of the variables that choose how KV caches travel: of UCX, NIXL, Mooncake and the engines. A name
+that could be that of a secret is none of them; neither is MC_HOST_*, in which MinIO's client has its keys."""
 
 _LIBRARIES: dict[str, tuple[str, str, Callable[[str], str]]] = {
     "NCCL": ("libnccl.so.2", "nvidia/nccl/lib/libnccl.so.2", nccl_version),
@@ -129,6 +136,7 @@ def evidence(packages: list[str]) -> dict[str, object]:
         "host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "versions": versions | {"Python": platform.python_version(), "kernel": platform.release()},
         "hardware": hardware | {"architecture": platform.machine(), "CPU cores": str(os.cpu_count())},
+        "transport": {name: os.environ[name] for name in sorted(os.environ) if _TRANSPORT.match(name)},
         "missing": missing,
     }
 

@@ -9,7 +9,7 @@ from tune.deploy.launch_command import start_delays_s
 from tune.engines.registry import engine_of
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding
-from tune.spec.split import ROLES, place_workers
+from tune.spec.split import place_workers
 from tune.spec.trial import TrialSpec
 
 _SHARED_MEMORY = ("gb200", "gb300")
@@ -25,8 +25,9 @@ def _unbound_memory(spec: TrialSpec, facts: ClusterFacts) -> Iterator[Finding]:
     shared = spec.hardware.name.lower().startswith(_SHARED_MEMORY)
     if not shared or not engine_of(spec).computes_tokens:
         return
-    prefixes = {role: getattr(facts.command_prefix, role) for role in ROLES}
-    unbound = [role for role in ROLES if "numactl" not in {PurePosixPath(w).name for w in prefixes[role]}]
+    roles = spec.split.roles
+    prefixes = {role: getattr(facts.command_prefix, role) for role in roles}
+    unbound = [role for role in roles if "numactl" not in {PurePosixPath(w).name for w in prefixes[role]}]
     if unbound:
         yield Finding(
             "warning",

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune.core.files import open_atomic
+from tune.core.files import make_folder, open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
 from tune.deploy.checkpoint_facts import expected_checkpoint
 from tune.deploy.evidence_process import EVIDENCE_SCRIPT, evidence_process
+from tune.deploy.gpu_sample_process import gpu_sample_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -81,6 +82,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         mpi=facts.mpi,
         argument_check=check_process,
         evidence=check_process and evidence_process(check_process, spec.hardware.nodes, check.packages),
+        gpu_sample=gpu_sample_process(processes, spec.hardware.nodes),
         checkpoint=expected_checkpoint(spec, facts),
     )
     files = dict(adapter.files(spec)) | {
@@ -93,8 +95,9 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         ARGUMENT_CHECK_FILE: check.model_dump_json(indent=1) + "\n",
         "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }
-    if spec.load.mode == "capacity" and facts.calibration is not None and not check_timed(spec):
-        files |= {CALIBRATION_FILE: facts.calibration.model_dump_json(indent=1) + "\n"}
+    calibration = facts.calibration
+    if spec.load.mode == "capacity" and calibration is not None and not check_timed(spec, calibration):
+        files |= {CALIBRATION_FILE: calibration.model_dump_json(indent=1) + "\n"}
     return LaunchPlan(files, processes, command, adapter.tables(spec, facts, _time_steps))
 
 
@@ -115,7 +118,7 @@ def _time_steps(spec: TrialSpec, calibration: Calibration) -> StepTiming:
 
 def _keeps_processes(spec: TrialSpec) -> bool:
     """Return whether processes may serve another trial: one that reuses KV blocks would know its prompts."""
-    reuse = spec.prefill.reuses_kv_blocks or spec.decode.reuses_kv_blocks
+    reuse = any(pool.engine.reuses_kv_blocks for pool in spec.pools)
     return spec.stack.workers_may_leave and not reuse
 
 
@@ -143,22 +146,22 @@ def client_json(spec: TrialSpec, tokenizer: str | None = None) -> str:
 
 def _readiness_command(spec: TrialSpec) -> tuple[str, ...]:
     """Return the command line of ready.py, which counts in etcd where /health lists no prefill worker."""
-    stack, split = spec.stack, spec.split
+    stack = spec.stack
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
     argv += [word for url in frontend_urls(spec) for word in ("--frontend", url)]
     if stack.dynamo == "v0":
         argv += ["--etcd", f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"]
     names = engine_of(spec).components(spec)
-    argv += ["--expect", f"{names.prefill}={split.prefill_workers}"]
-    argv += ["--expect", f"{names.decode}={split.decode_workers}"]
+    argv += [word for pool in spec.pools for word in ("--expect", f"{names[pool.role]}={pool.workers}")]
     return tuple(argv)
 
 
 def write_plan(plan: LaunchPlan, folder: Path) -> None:
-    """Write the plan's files into `folder`, each under a temporary name first.
+    """Write the plan's files into `folder`, each under a temporary name first; make the folder.
 
     Raises ConfigurationError where one cannot be written, ResumableError where the disk is full.
     """
+    make_folder(folder)
     encoded = {name: text.encode() for name, text in plan.files.items()}
     for name, content in (encoded | dict(plan.tables)).items():
         with open_atomic(folder / name) as file:

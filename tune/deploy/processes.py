@@ -16,7 +16,7 @@ from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 
 def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """Return services, frontends, prefill workers, decode workers and the client.
+    """Return services, frontends, the workers of each pool and the client.
 
     Raises ConfigurationError where the rack is too small, the engine cannot be launched, or a variable is
     given that the plan sets itself.
@@ -24,8 +24,9 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
     adapter = engine_of(spec)
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
     if placed is None:
+        gpus = " and ".join(str(pool.engine.gpus) for pool in spec.pools)
         raise ConfigurationError(
-            f"split: found {spec.split.label} with {spec.prefill.gpus} and {spec.decode.gpus} GPUs a worker, "
+            f"split: found {spec.split.label} with {gpus} GPUs a worker, "
             f"expected workers that fit {spec.hardware.nodes} nodes x {spec.hardware.gpus_per_node} GPUs. "
             "Use fewer or smaller workers, or more nodes."
         )

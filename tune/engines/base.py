@@ -9,10 +9,11 @@ depend on the arguments alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from tune.core.arrays import FloatArray
+from tune.engines.key_shapes import KeyPlace, Shape
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
@@ -23,10 +24,18 @@ from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
 from tune.spec.split import Role, WorkerPlacement
+from tune.spec.step_table import Phase
 from tune.spec.trial import TrialSpec
 
 RemedyKind = Literal[
-    "larger_worker", "larger_chunks", "wider_batch", "fuller_batches", "more_kv_cache", "faster_transfers"
+    "larger_worker",
+    "smaller_workers",
+    "larger_chunks",
+    "smaller_chunks",
+    "wider_batch",
+    "fuller_batches",
+    "more_kv_cache",
+    "faster_transfers",
 ]
 
 
@@ -34,8 +43,10 @@ RemedyKind = Literal[
 class Remedy:
     """Name a change that would help, for an engine to say in its own settings.
 
-    `larger_worker`: more GPUs for each worker of `role`. `larger_chunks`: more prompt tokens in a prefill
-    step. `wider_batch`: up to `batch` sequences in a decode worker. `fuller_batches`: no policy that keeps
+    `larger_worker`: more GPUs for each worker of `role`. `smaller_workers`: fewer GPUs for each worker of
+    both pools, so that fewer move from one pool to `role`. `larger_chunks`: more prompt tokens in a step.
+    `smaller_chunks`: fewer, as answers wait for every step that reads prompts.
+    `wider_batch`: up to `batch` sequences in a worker that decodes. `fuller_batches`: no policy that keeps
     decode batches small, no step longer than it needs to be; `batch` is the largest batch measured, None
     where unknown. `more_kv_cache`: room for more tokens in decode workers. `faster_transfers`: KV caches that
     reach the decode pool sooner.
@@ -47,14 +58,36 @@ class Remedy:
 
 
 @dataclass(frozen=True)
-class WorkerGauges:
-    """Name the gauges of an engine's /metrics, each in order of preference.
+class Histogram:
+    """Name a histogram of /metrics; samples count that have all of `labels`, in SI units times `scale`."""
 
-    `running`: sequences in the batch. `kv_used`: used fraction of the KV cache, 0 to 1.
+    name: str
+    scale: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkerMetrics:
+    """Name what an engine's /metrics show, each in order of preference.
+
+    Gauges: `running` sequences in the batch, `waiting` sequences before it, `kv_used` fraction of the KV
+    cache, 0 to 1. Counter: `failed_transfers` of KV caches. Histograms: `transfer_s` and `transfer_bytes` of
+    each KV transfer, `token_s` per output token, `request_s` from a request's arrival to its end.
     """
 
     running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     kv_used: tuple[str, ...] = ()
+    failed_transfers: tuple[str, ...] = ()
+    transfer_s: tuple[Histogram, ...] = ()
+    transfer_bytes: tuple[Histogram, ...] = ()
+    token_s: tuple[Histogram, ...] = ()
+    request_s: tuple[Histogram, ...] = ()
+
+    def __or__(self, other: WorkerMetrics) -> WorkerMetrics:
+        """Return the names of both, each once, those of `self` first."""
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return WorkerMetrics(*(own + tuple(name for name in more if name not in own) for own, more in pairs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +110,23 @@ class StepTiming:
     decode_context_token_s: float
 
 
+class LoggedStep(NamedTuple):
+    """Hold one step of a worker, as its log has it.
+
+    `phase` is None of a step that both reads prompts and continues answers. `new_tokens` are those that the
+    step computes, `context_tokens` those in the caches of its sequences before it, None where the log does
+    not say.
+    """
+
+    phase: Phase | None
+    batch: int
+    new_tokens: int
+    context_tokens: int | None
+    elapsed_s: float
+
+
 TimeSteps = Callable[[TrialSpec, Calibration], StepTiming]
 """Function that returns the simulator's step times of a trial's workers."""
-
-
-@dataclass(frozen=True)
-class Components:
-    """Hold the names under which each pool's workers register with Dynamo, several of them between commas."""
-
-    prefill: str
-    decode: str
 
 
 class EngineModel(Protocol):
@@ -97,18 +137,25 @@ class EngineModel(Protocol):
         """Return whether answers are a model's, computed on GPUs."""
 
     @property
-    def gauges(self) -> WorkerGauges:
-        """Return the names of the gauges of its workers."""
+    def metrics(self) -> WorkerMetrics:
+        """Return the names of the metrics of its workers."""
 
     @property
     def versions(self) -> Mapping[str, str]:
         """Return the engine and its versions that go with each generation of Dynamo, by the generation."""
+
+    @property
+    def package(self) -> str:
+        """Return the distribution that holds its workers, under which nodes report its version."""
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of the engine that `spec` breaks, and every choice that costs something."""
 
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache that one worker holds, in whole blocks; 0 where no memory is left."""
+
+    def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
+        """Return the steps in the log of one worker, in their order; none in other lines."""
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of the engine that apply `remedy` to `spec`; none where it has none."""
@@ -154,8 +201,8 @@ class EngineLauncher(Protocol):
     def start_gap_s(self, spec: TrialSpec) -> float:
         """Return the seconds between the starts of two workers that share a node; 0 where none are needed."""
 
-    def components(self, spec: TrialSpec) -> Components:
-        """Return the names under which the workers register."""
+    def components(self, spec: TrialSpec) -> Mapping[Role, str]:
+        """Return the name under which the workers of each role register, or several between commas."""
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the texts that the workers read, by file name in the plan."""
@@ -184,6 +231,10 @@ class EngineFileReader(Protocol):
     def has_file(self) -> bool:
         """Return whether workers read the keys from a file; otherwise they are arguments."""
 
+    @property
+    def rank_launcher(self) -> str | None:
+        """Return the program, before the interpreter, that starts a worker's ranks; None without one."""
+
     def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
         """Return the keys that the words of a worker's command line state, without those of the deployment.
 
@@ -192,6 +243,9 @@ class EngineFileReader(Protocol):
 
     def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
         """Return the keys that a worker of a plan starts with; `files` are those of the plan."""
+
+    def misshapen_key(self, keys: Mapping[str, Any]) -> tuple[KeyPlace, Shape] | None:
+        """Return a key whose value the methods below cannot read, and what they expect; None without one."""
 
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return the generation of an engine's file, a value of `stack.engine_yaml`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tune.engines.registry import engine_of
+from tune.spec.cluster import Calibration
 from tune.spec.findings import Finding
 from tune.spec.rules import check_deployment, check_load
 from tune.spec.split import ROLES
@@ -26,28 +27,58 @@ def check(spec: TrialSpec) -> tuple[Finding, ...]:
     )
 
 
-def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
+def check_simulated(spec: TrialSpec, calibration: Calibration | None = None) -> tuple[Finding, ...]:
     """Return what the simulator cannot time in `spec`, and settings that it ignores."""
     passed_over = tuple(
         Finding(
             "warning",
-            role,
+            pool.role,
             ", ".join(keys),
             "keys that the simulated rack knows",
             "the plan passes them to the engine; here they change nothing",
             "tune/sim",
         )
-        for role in ROLES
-        if (keys := (spec.prefill if role == "prefill" else spec.decode).passed_through)
+        for pool in spec.pools
+        if (keys := pool.engine.passed_through)
     )
     return (
-        *check_timed(spec),
+        *check_timed(spec, calibration),
+        *_scaled_tables(calibration),
         *_without_answers(spec),
+        *_aggregated_users(spec),
         *passed_over,
         *_ignored_variables(spec),
         *_simplified_frontends(spec),
         *_simplified_router(spec),
     )
+
+
+def _aggregated_users(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield that a closed loop of aggregated workers is not simulated."""
+    if spec.load.is_closed_loop and spec.split.aggregated_workers:
+        yield Finding(
+            "error",
+            "load.mode",
+            "concurrency with aggregated workers",
+            "load.mode=fixed or capacity, or prefill and decode workers (split=14p4d)",
+            "the simulated rack has closed loops of two pools alone",
+            "tune/sim/closed_loop.py",
+        )
+
+
+def _scaled_tables(calibration: Calibration | None) -> Iterator[Finding]:
+    """Yield scales of measured steps: those of the shipped calibration were fitted to the roofline."""
+    for role in ROLES:
+        scale = getattr(calibration, f"{role}_scale", 1.0)
+        if getattr(calibration, f"{role}_steps", None) and scale != 1:
+            yield Finding(
+                "warning",
+                f"cluster.calibration.{role}_scale",
+                f"{scale:g} with a table of {role} steps",
+                f"cluster.calibration.{role}_scale=1, or a scale that action=calibrate fitted with the table",
+                f"every measured {role} step is multiplied by {scale:g}",
+                "tune/sim/step_tables.py",
+            )
 
 
 def _without_answers(spec: TrialSpec) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import ascii_lowercase
 
-from tune.core.files import write_text
+from tune.core.files import make_folder, write_text
 from tune.spec.model import Model
 
 VOCABULARY = 1 << 15
@@ -30,6 +30,7 @@ _LONGEST_TOKENS = 1 << 20
 
 def write_model_folder(folder: Path) -> None:
     """Write the files of a model of no size. Raises ConfigurationError when one cannot be written."""
+    make_folder(folder, parents=True)
     for name, text in model_files(None).items():
         write_text(folder / name, text)
 
@@ -39,9 +40,9 @@ def model_files(model: Model | None) -> Mapping[str, str]:
 
     Without `model` the sizes are the least, for servers that take all they need of a model as flags.
     """
-    words = VOCABULARY if model is None else model.vocabulary_size - _SPECIAL_TOKENS
+    word_count = VOCABULARY if model is None else model.vocabulary_size - _SPECIAL_TOKENS
     contents = {
-        "tokenizer.json": _tokenizer(words),
+        "tokenizer.json": _tokenizer(word_count),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": _BEGIN,
@@ -49,7 +50,7 @@ def model_files(model: Model | None) -> Mapping[str, str]:
             "model_max_length": _LONGEST_TOKENS,
             "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
         },
-        "config.json": _common_config(words) | (_least_sizes() if model is None else _sizes_of(model)),
+        "config.json": _common_config(word_count) | (_least_sizes() if model is None else _sizes_of(model)),
     }
     return {
         name: json.dumps(content, ensure_ascii=False, indent=None if name == "tokenizer.json" else 1) + "\n"
@@ -66,7 +67,7 @@ def token_text(token: int) -> str:
     return letters
 
 
-def _tokenizer(words: int) -> dict[str, object]:
+def _tokenizer(word_count: int) -> dict[str, object]:
     blanks = {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": "always", "split": True}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -74,8 +75,8 @@ def _tokenizer(words: int) -> dict[str, object]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": words, "content": _BEGIN} | special,
-            {"id": words + 1, "content": _END} | special,
+            {"id": word_count, "content": _BEGIN} | special,
+            {"id": word_count + 1, "content": _END} | special,
         ],
         "normalizer": None,
         "pre_tokenizer": blanks,
@@ -83,19 +84,19 @@ def _tokenizer(words: int) -> dict[str, object]:
         "decoder": blanks,
         "model": {
             "type": "WordLevel",
-            "vocab": {_BLANK + token_text(token): token for token in range(words)},
+            "vocab": {_BLANK + token_text(token): token for token in range(word_count)},
             "unk_token": _BLANK + token_text(0),
         },
     }
 
 
-def _common_config(words: int) -> dict[str, object]:
+def _common_config(word_count: int) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": words + _SPECIAL_TOKENS,
-        "bos_token_id": words,
-        "eos_token_id": words + 1,
+        "vocab_size": word_count + _SPECIAL_TOKENS,
+        "bos_token_id": word_count,
+        "eos_token_id": word_count + 1,
         "torch_dtype": "bfloat16",
     }
 

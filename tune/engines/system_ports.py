@@ -26,7 +26,7 @@ def check_ports(spec: TrialSpec, services: Sequence[int], offsets: Sequence[int]
     offsets
         Distances from a worker's system port to each port that it listens on.
     """
-    first, workers = spec.stack.system_port, spec.split.prefill_workers + spec.split.decode_workers
+    first, workers = spec.stack.system_port, sum(pool.workers for pool in spec.pools)
     if first is None:
         yield Finding(
             "error",

@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from tune.core.files import regular_file
 from tune.errors import ResumableError
 from tune.loadgen.log_values import flag, number, string, unlisted, whole
 from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
@@ -83,6 +84,9 @@ _LINE = re.compile(
 _FIRST_KEY = "loadgen_version"
 """Key with which a run begins. Source: LoadGen, loadgen/version.cc, LogLoadgenVersion."""
 
+_LINE_CHARACTERS, _SUMMARY_CHARACTERS = 1 << 20, 1 << 24
+"""Most characters of a line and of a summary that are read; LoadGen writes hundreds and thousands."""
+
 _TPOT_FORMS = r"result_time_(?:per|to)_output_token_"
 _LATENCY_FORMS = {
     "latency_s": (r"result_{}_latency_ns", r"result_{}_percentile_latency_ns"),
@@ -95,21 +99,32 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p97": 97.0, "p99": 99.0,
 def read_logs(folder: Path) -> LoadGenFigures:
     """Read the detail log in `folder`, and for what it lacks the summary.
 
-    Lines that are torn, foreign or unknown are skipped. Of several runs in one log the last one counts.
+    Lines that are torn, foreign or unknown are skipped. Among several runs in one log the last one counts.
     Raises ResumableError when neither log has figures.
     """
     values: dict[str, Any] = {}
-    states = []
-    for name, read in ((SUMMARY_LOG, read_summary), (DETAIL_LOG, _read_detail)):
-        text = _text(folder / name)
-        states.append(f"{name} {'is missing' if text is None else f'of {len(text)} characters'}")
-        values |= read(text or "")
+    for name, read in ((SUMMARY_LOG, _read_summary), (DETAIL_LOG, _read_detail)):
+        values |= _read_log(folder / name, read)
     if values:
         return _figures(values)
     raise ResumableError(
-        f"{folder}: no figures of LoadGen found ({', '.join(reversed(states))}); expected the logs of a run, "
+        f"{folder}: no figures of LoadGen found ({_sizes_text(folder)}); expected the logs of a run, "
         f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them."
     )
+
+
+def read_verdict(folder: Path) -> LoadGenFigures:
+    """Return the figures of the logs in `folder`, which state LoadGen's verdict on the run.
+
+    Raises ResumableError where they do not: they are missing, empty or cut short.
+    """
+    figures = read_logs(folder)
+    if figures.result is None:
+        raise ResumableError(
+            f"{folder}: LoadGen's logs hold no verdict ({_sizes_text(folder)}); expected VALID or INVALID. "
+            "Is the disk full?"
+        )
+    return figures
 
 
 def log_figures(folder: Path) -> dict[str, Any]:
@@ -133,26 +148,43 @@ def log_figures(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _text(path: Path) -> str | None:
-    """Return the text of a log, None where it is missing; raise ResumableError where it cannot be read."""
+def _read_log(path: Path, read: Callable[[TextIO], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what `read` finds in a log with any end of a line, nothing where it is missing.
+
+    Raises ResumableError where it cannot be read.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")  # with any end of a line
+        with open(path, encoding="utf-8-sig", errors="replace", opener=regular_file) as log:
+            return read(log)
     except FileNotFoundError:
-        return None
+        return {}
     except OSError as error:
         raise ResumableError(
             f"{path}: cannot be read ({error.strerror}); expected a log of LoadGen."
         ) from error
 
 
-def _read_detail(text: str) -> dict[str, Any]:
-    """Return the values of the last run in a detail log by key."""
+def _sizes_text(folder: Path) -> str:
+    """Return the sizes of the logs in `folder`, for a message."""
+    logs = (folder / name for name in (DETAIL_LOG, SUMMARY_LOG))
+    return ", ".join(
+        f"{log.name} {f'of {log.stat().st_size} bytes' if log.exists() else 'is missing'}" for log in logs
+    )
+
+
+def _read_summary(log: TextIO) -> Mapping[str, Any]:
+    """Return the values of a summary log by key of the detail log."""
+    return read_summary(log.read(_SUMMARY_CHARACTERS))
+
+
+def _read_detail(log: TextIO) -> Mapping[str, Any]:
+    """Return the values of the last run in a detail log by key, read line by line: it may have gigabytes."""
     values: dict[str, Any] = {}
-    for line in text.splitlines():
+    while line := log.readline(_LINE_CHARACTERS):
         if named := _LINE.match(line):
             try:
                 value = json.loads(named[1])["value"]
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, RecursionError):
                 continue
             if named[2] == _FIRST_KEY:
                 values.clear()

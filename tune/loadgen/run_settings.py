@@ -59,7 +59,7 @@ def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSetti
     if load.trace or not load.concatenate_permutation:
         min_queries, min_duration_ms = load.expected_queries, min(min_duration_ms, last_arrival_ns // 10**6)
     return LoadGenSettings(
-        target_qps=load.target_qps,
+        target_qps=load.offered_qps,
         min_duration_ms=min_duration_ms,
         min_queries=min_queries,
         samples=load.dataset.samples,

@@ -10,7 +10,12 @@ from typing import Literal
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import PROBE_FOLDER
 
-ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client", "check"]
+ProcessRole = Literal[
+    "nats", "etcd", "frontend", "prefill", "decode", "aggregated", "client", "check", "sample"
+]
+
+OUTSIDE_IMAGE: tuple[ProcessRole, ...] = ("client", "sample")
+"""Roles of the processes that run on a node itself, also where there is an image."""
 
 HEAD_HOST, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
 NODE, NODE_IP = "${NODE}", "${NODE_IP}"
@@ -31,12 +36,13 @@ PLACEHOLDER = re.compile("|".join([*map(re.escape, PLACEHOLDERS), r"\$\{NODE_[1-
 START_ETCD = (
     "data=$(mktemp -d -p /dev/shm tune-scratch-XXXXXXXX 2>/dev/null) "
     '&& exec 9<"$data" && flock -n 9 && [ -d "$data" ] || data=$(mktemp -d); '
-    'exec "$0" --data-dir "$data" "$@"'
+    'PATH=$PATH:/usr/local/bin/etcd exec "$0" --data-dir "$data" "$@"'
 )
 """Shell command that gives etcd a fresh data directory in memory, on local disk where there is none. On a
 shared file system its writes stall, and workers lose their leases in mid-run; a directory of its own does not
 hold the workers of a killed job. The lock, which etcd inherits, keeps it while etcd runs
-(tune/orchestrator/supervision/scratch.py). Source: NVIDIA, MLPerf Inference v6.1,
+(tune/orchestrator/supervision/scratch.py). Images of Dynamo have etcd in a folder of that name, and lose the
+PATH that leads there where enroot imports them. Source: NVIDIA, MLPerf Inference v6.1,
 dynamo_disagg_loadgen.yaml."""
 
 RANK_SCRIPT = "rank.sh"

@@ -31,8 +31,9 @@ class ProcessManifest(FrozenModel):
     workers first, then the decode workers. `endpoint_urls` are those of the frontends, to which the client
     sends requests. `engine` is what the logs and metrics of workers and frontends mean. `argument_check`
     has the software of the nodes validate the plan before any worker starts, None where the engine has
-    nothing for that. `evidence` has every node report what it and its software are. `checkpoint` is what
-    workers load, None where they load nothing.
+    nothing for that. `evidence` has every node report what it and its software are. `gpu_sample` has every
+    node state what its GPUs count, None where no process has a GPU. `checkpoint` is what workers load, None
+    where they load nothing.
 
     In a Slurm job, steps run in `image`, None without one, and `container` holds their options; the client
     runs outside of it. With `keeps_containers` a process that starts anew uses the image as it was unpacked
@@ -62,6 +63,7 @@ class ProcessManifest(FrozenModel):
     mpi: str = "pmix"
     argument_check: Process | None = None
     evidence: Process | None = None
+    gpu_sample: Process | None = None
     checkpoint: ExpectedCheckpoint | None = None
 
     def text(self) -> str:

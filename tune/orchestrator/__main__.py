@@ -55,6 +55,7 @@ def _run(attempt: Path, scratch: Path) -> int:
     """Run the attempt with every process on this host; return its exit code."""
     # The child alone imports these: the supervisor, which lives for hours, stays small.
     from tune.orchestrator.attempt import run_attempt  # noqa: PLC0415
+    from tune.orchestrator.held_timer import HeldTimer  # noqa: PLC0415
     from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses  # noqa: PLC0415
     from tune.orchestrator.process_pool import ManagedProcesses  # noqa: PLC0415
 
@@ -62,13 +63,18 @@ def _run(attempt: Path, scratch: Path) -> int:
         """Return the loopback address of this host for each of `count` nodes."""
         return NodeAddresses(("localhost",) * count, ("127.0.0.1",) * count)
 
-    return run_attempt(
-        attempt,
-        local_addresses,
-        ChildProcessLauncher(scratch),
-        print_line,
-        ManagedProcesses(print_line, last=True),
-    )
+    held = HeldTimer(print_line)
+    held.begin(attempt)
+    try:
+        return run_attempt(
+            attempt,
+            local_addresses,
+            ChildProcessLauncher(scratch),
+            print_line,
+            ManagedProcesses(print_line, last=True),
+        )
+    finally:
+        held.end()
 
 
 if __name__ == "__main__":

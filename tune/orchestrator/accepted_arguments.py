@@ -63,7 +63,7 @@ def describe_answer(answer: ArgumentAnswer) -> Iterator[str]:
 
 def refusal_text(answer: ArgumentAnswer) -> str:
     """Return what the software refuses, with its words."""
-    lines = [f"  {name}: {words}" for name, words in answer.refused.items()]
+    lines = [f"  {name}: {message}" for name, message in answer.refused.items()]
     return "\n".join([f"{answer.software} refuses the configuration:", *lines])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from tune.errors import TuneError
 from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, read_manifest
 from tune.orchestrator.accepted_arguments import require_accepted_arguments
 from tune.orchestrator.deployment import Deployment
-from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, FailureCause
+from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, explained, message_evidence
 from tune.orchestrator.image_digest import ImageDigest
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
@@ -29,11 +30,15 @@ from tune.orchestrator.readiness import ProgressDeadline, bring_up
 from tune.orchestrator.supervision.signals import Interrupted, defer_signals
 from tune.orchestrator.warm_up import warm_up
 from tune.orchestrator.worker_load import wait_until_drained
+from tune.records.attempt_limit import read_limit
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import trial_of, write_attempt
+from tune.spec.failure import FailureCause
 
 EXIT_INTERRUPTED = 130
 """Exit code of an attempt that was interrupted; no other attempt should follow it."""
+
+_EXIT_CODES: dict[FailureCause, int] = {"configuration": 1, "infrastructure": 3, "harness": 3}
 
 _FINAL_WRITE_S = 2.0
 """Seconds for a client to write its record, and after an interrupt for every process to end.
@@ -61,24 +66,24 @@ class _RunningAttempt:
         """Return how long the attempt has run, in seconds."""
         return time.monotonic() - self.started_s
 
-    def record(
-        self, error: str | None, cause: FailureCause | None, failed_nodes: tuple[str, ...] = ()
-    ) -> None:
-        """Write attempt.json with the `error` and its `cause`, None for an attempt that measured.
+    def record(self, failure: AttemptFailed | None, failed_nodes: tuple[str, ...] = ()) -> None:
+        """Write attempt.json with the `failure`, None for an attempt that measured.
 
         `failed_nodes` are the hosts that the scheduler blames.
         """
+        error = str(failure) if failure else None
         record = AttemptRecord(
             started_at=self.started_at.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
-            held_s=self.elapsed_s,
+            occupied_s=self.elapsed_s,
             error=error,
-            cause=cause,
+            cause=failure.cause if failure else None,
+            evidence=failure.evidence if failure else None,
             phases=self.timer.record(),
             failed_nodes=failed_nodes or None,
             image_sha256=self.image.result(wait=error is None),
         )
-        write_attempt(self.attempt, record)
+        write_attempt(self.attempt, record, durable=True)
         summary = "measured" if error is None else error.splitlines()[0]
         self.print_line(f"attempt {self.attempt.name}: {summary}")
 
@@ -93,47 +98,52 @@ def run_attempt(
     """Run the trial's plan and leave attempt.json in the folder `attempt`, whatever happens.
 
     When this returns, every process in `processes` has ended, or is one that the next attempt may keep. Exit
-    code: 0 the trial is measured, 1 its configuration is wrong, 3 the infrastructure failed, 130 interrupted:
-    then no attempt should follow.
+    code: 0 the trial is measured, 1 its configuration is wrong, 3 the infrastructure or the harness failed,
+    130 interrupted: then no attempt should follow.
     """
     running = _RunningAttempt(
         attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer(), ImageDigest()
     )
+    limit = read_limit(attempt)
     try:
-        error, cause, code = _classified_run(running, allocate, launcher, processes)
+        signal.setitimer(signal.ITIMER_REAL, limit.occupied_s if limit else 0)
+        failure = _failure_of_run(running, allocate, launcher, processes)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        code = _EXIT_CODES[failure.cause] if failure else 0
     except (KeyboardInterrupt, AllocationRevoked) as stop:
         reason = str(stop)
         if isinstance(stop, Interrupted):
             reason = launcher.interruption_reason(stop.number)
-        error, cause, code = f"{reason} after {running.elapsed_s:.0f} s", "infrastructure", EXIT_INTERRUPTED
+        message = f"{reason} after {running.elapsed_s:.0f} s"
+        if limit and isinstance(stop, Interrupted) and stop.number == signal.SIGALRM:
+            message = limit.reason
+        failure, code = AttemptFailed(message, evidence=message_evidence(message)), EXIT_INTERRUPTED
         processes.shorten_deadline(_FINAL_WRITE_S)
     with defer_signals(last=processes.last or code == EXIT_INTERRUPTED):
         processes.stop_client(_FINAL_WRITE_S)
-        failed_nodes = launcher.failed_nodes(error) if error and cause == "infrastructure" else ()
-        running.record(error, cause, failed_nodes)  # before the rest is stopped: little time may be left
-        processes.finish_attempt(measured=error is None)
+        blames_nodes = failure is not None and failure.cause == "infrastructure"
+        revoked = code == EXIT_INTERRUPTED
+        failed_nodes = launcher.failed_nodes(str(failure), revoked=revoked) if blames_nodes else ()
+        running.record(failure, failed_nodes)  # before the rest is stopped: little time may be left
+        processes.finish_attempt(measured=failure is None)
     return code
 
 
-def _classified_run(
+def _failure_of_run(
     running: _RunningAttempt, allocate: AllocateNodes, launcher: ProcessLauncher, processes: ManagedProcesses
-) -> tuple[str | None, FailureCause | None, int]:
-    """Run the attempt; return the error and its cause, None where nothing failed, and the exit code.
-
-    Raises AllocationRevoked.
-    """
+) -> AttemptFailed | None:
+    """Run the attempt; return how it failed, None where it measured. Raises AllocationRevoked."""
     try:
         with _revocation_explains(launcher):
             _run(running, allocate, launcher, processes)
     except AllocationRevoked:
         raise
-    except AttemptFailed as failure:
-        return str(failure), failure.cause, 1 if failure.cause == "configuration" else 3
     except TuneError as error:
-        return str(error), "infrastructure", 3
-    except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
-        return traceback.format_exc(), "infrastructure", 3
-    return None, None, 0
+        return explained(error)
+    except Exception:  # a fault of ours: its trace is the error, and the study stops
+        trace = traceback.format_exc()
+        return AttemptFailed(trace, "harness", evidence=message_evidence(trace))
+    return None
 
 
 @contextmanager

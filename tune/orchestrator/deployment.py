@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from itertools import groupby
 from pathlib import Path
 
+from tune.core.files import make_folder
 from tune.manifest.process import DISCOVERY_FOLDER, Process, address_values, bind_text
 from tune.manifest.process_manifest import ProcessManifest
-from tune.orchestrator.failures import (
-    AttemptFailed,
-    FailureCause,
-    classify_failure,
-    last_lines,
-)
+from tune.orchestrator.failures import AttemptFailed, last_lines, log_evidence
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher, ResolvedProcess
 from tune.orchestrator.managed_process import (
     SERVICES,
@@ -22,8 +19,11 @@ from tune.orchestrator.managed_process import (
     describe_exit,
     fingerprint,
 )
+from tune.orchestrator.new_lines import NewLines
 from tune.orchestrator.registrations import keep_registered
 from tune.orchestrator.supervision.signals import defer_signals
+from tune.records.folders import trial_of
+from tune.spec.failure import FailureEvidence
 
 
 class Deployment:
@@ -52,9 +52,11 @@ class Deployment:
             "SCRATCH_DIR": str(launcher.scratch),
         }
         self._running = running
+        make_folder(raw)
+        self._read_logs: dict[Path, NewLines] = {}
         for kept in running:
             log = self.log_of(kept.process)
-            log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log.parent)
             log.symlink_to(os.path.relpath(kept.log, log.parent))
 
     def bind(self, text: str, node_index: int = 0) -> str:
@@ -70,9 +72,13 @@ class Deployment:
         """Return frontends and workers, in the order in which they start."""
         return tuple(p for p in self.manifest.processes if p.role not in (*SERVICES, "client"))
 
-    def workers(self, role: str | None = None) -> tuple[Process, ...]:
-        """Return the workers of `role`, or of both roles."""
-        return tuple(p for p in self.manifest.processes if p.role in ((role,) if role else WORKER_ROLES))
+    def workers(self) -> tuple[Process, ...]:
+        """Return the workers, in the order of their pools."""
+        return tuple(p for p in self.manifest.processes if p.role in WORKER_ROLES)
+
+    def pools(self) -> tuple[tuple[Process, ...], ...]:
+        """Return the workers of each pool, in the order in which the plan expects them to register."""
+        return tuple(tuple(pool) for _, pool in groupby(self.workers(), lambda worker: worker.role))
 
     def client(self) -> Process:
         """Return the load client."""
@@ -93,7 +99,7 @@ class Deployment:
         runs hooks whose exceptions it only prints, and the new process would not be known here.
         """
         resolved = self._resolve(process)
-        resolved.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(resolved.log.parent)
         with defer_signals(last=False):
             running = self._launch(process, resolved)
             self._running.append(running)
@@ -153,35 +159,40 @@ class Deployment:
                 continue
             code = running.handle.poll()
             if code is not None:
-                cause: FailureCause = "infrastructure"
-                if running.process.role in WORKER_ROLES and self.rejects_configuration(running):
-                    cause = "configuration"
                 raise AttemptFailed(
                     f"{running.name} ended {describe_exit(code)} before the client did; the last "
                     f"lines of its log:\n{last_lines(running.log)}",
-                    cause,
+                    evidence=self.evidence(running),
                 )
 
     def running_workers(self) -> list[ManagedProcess]:
         """Return the workers that were started, here or by an earlier attempt."""
         return [running for running in self._running if running.process.role in WORKER_ROLES]
 
-    def rejects_configuration(self, worker: ManagedProcess) -> bool:
-        """Return whether the end of a worker's log says that its engine rejects the configuration."""
-        return classify_failure(worker.log, self.manifest.engine.failure_patterns) == "configuration"
+    def evidence(self, running: ManagedProcess) -> FailureEvidence | None:
+        """Return the line of a process's log that tells why it failed, None where none does."""
+        rules = self.manifest.engine.failure_rules if running.process.role in WORKER_ROLES else ()
+        return log_evidence(running.log, rules, trial_of(self._raw).root)
 
-    def waiting_cause(self) -> FailureCause:
-        """Return why the deployment keeps everybody waiting, as far as the logs of its workers tell."""
-        rejected = any(self.rejects_configuration(worker) for worker in self.running_workers())
-        return "configuration" if rejected else "infrastructure"
+    def waiting_evidence(self) -> FailureEvidence | None:
+        """Return the line of a worker's log that tells why the deployment keeps everybody waiting.
 
-    def logged_bytes(self, roles: Collection[str] = WORKER_ROLES) -> int:
-        """Return the size of all logs of these roles together: it grows as long as their processes work.
+        An engine that rejects its configuration explains the wait of all others.
+        """
+        found = [evidence for worker in self.running_workers() if (evidence := self.evidence(worker))]
+        rejected = (evidence for evidence in found if evidence.cause == "configuration")
+        return next(rejected, found[0] if found else None)
+
+    def new_lines(self, roles: Collection[str] = WORKER_ROLES) -> int:
+        """Return how many new lines the logs of these roles have: more as long as their processes work.
 
         The frontend's log tells nothing of the workers: it grows with every question that is asked here.
         """
-        logs = [running.log for running in self._running if running.process.role in roles]
-        return sum(log.stat().st_size for log in logs if log.exists())
+        return sum(self.new_lines_of(running) for running in self._running if running.process.role in roles)
+
+    def new_lines_of(self, running: ManagedProcess) -> int:
+        """Return how many lines of a process's log say something new."""
+        return self._read_logs.setdefault(running.log, NewLines(running.log)).count()
 
     def log_of(self, process: Process) -> Path:
         """Return the log of `process` in this attempt."""

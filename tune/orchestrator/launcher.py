@@ -77,8 +77,11 @@ class ProcessLauncher(Protocol):
         Called when an attempt has failed. May wait a moment, in which Interrupted may be raised instead.
         """
 
-    def failed_nodes(self, error: str) -> tuple[str, ...]:
-        """Return the hosts that the scheduler blames for the failure described by the text `error`."""
+    def failed_nodes(self, error: str, *, revoked: bool) -> tuple[str, ...]:
+        """Return the hosts that the scheduler blames for the failure described by the text `error`.
+
+        `revoked`: the scheduler takes all nodes away; little time may be left then.
+        """
 
     def nodes_clean(self) -> bool:
         """Return whether no process of an ended step is left on any node. May wait for it."""
@@ -139,7 +142,7 @@ class ChildProcessLauncher:
         """Return None: nothing revokes this host."""
         return None
 
-    def failed_nodes(self, error: str) -> tuple[str, ...]:
+    def failed_nodes(self, error: str, *, revoked: bool) -> tuple[str, ...]:
         """Return none: no scheduler watches this host."""
         return ()
 

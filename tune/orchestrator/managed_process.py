@@ -14,6 +14,7 @@ from pathlib import Path
 from tune.manifest.process import PLAN_DIR, Process
 from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.launcher import ProcessHandle
+from tune.spec.split import ALL_ROLES
 
 PrintLine = Callable[[str], None]
 """Shows one line of progress."""
@@ -23,8 +24,11 @@ POLL_S = 0.1
 
 SERVICES = ("etcd", "nats")
 """Roles of the processes that all others register with."""
-WORKER_ROLES = ("prefill", "decode")
+WORKER_ROLES = ALL_ROLES
 """Roles of the workers."""
+
+SHELL_SIGNALS = 128
+"""What a shell and srun add to the number of the signal that ended a process."""
 
 _PLAN_FILE = re.compile(re.escape(PLAN_DIR) + r"/([\w.-]+)")
 
@@ -60,11 +64,11 @@ def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
 
 
 def stop_in_order(running: Sequence[ManagedProcess], stop_s: float, print_line: PrintLine) -> None:
-    """End the client or the argument check, then frontend and workers, then the services.
+    """End the client, a check or a sample, then frontend and workers, then the services.
 
     Each process is asked to end, and killed when it has not ended `stop_s` later.
     """
-    for roles in (("client", "check"), ("frontend", *WORKER_ROLES), SERVICES):
+    for roles in (("client", "check", "sample"), ("frontend", *WORKER_ROLES), SERVICES):
         stop_group([member for member in running if member.process.role in roles], stop_s, print_line)
 
 
@@ -84,11 +88,16 @@ def stop_group(running: Sequence[ManagedProcess], stop_s: float, print_line: Pri
         time.sleep(POLL_S)
 
 
+def is_signal(code: int) -> bool:
+    """Return whether an exit code says that a signal ended the process: Python's own, a shell's or srun's."""
+    return code < 0 or code > SHELL_SIGNALS
+
+
 def describe_exit(code: int) -> str:
     """Return in words how a process ended. A shell and srun report a signal by an exit code above 128."""
     if code < 0:
         return f"by {signal.Signals(-code).name}"
-    signal_names = {128 + number: f" ({number.name})" for number in signal.Signals}
+    signal_names = {SHELL_SIGNALS + number: f" ({number.name})" for number in signal.Signals}
     return f"with exit code {code}{signal_names.get(code, '')}"
 
 

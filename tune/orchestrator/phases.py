@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -13,12 +13,16 @@ PhaseName = Literal["bring_up_s", "warm_up_s", "probes_s", "drain_s", "search_s"
 
 
 class PhaseTimer:
-    """Add up the time of each phase; a phase within another one does not count as the other."""
+    """Add up the time of each phase; a phase within another one does not count as the other.
 
-    def __init__(self) -> None:
+    `clock` counts seconds and never jumps.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._spent: dict[PhaseName, float] = {}
         self._phase: PhaseName | None = None
-        self._since_s = time.monotonic()
+        self._since_s = clock()
 
     @contextmanager
     def phase(self, name: PhaseName) -> Iterator[None]:
@@ -37,7 +41,7 @@ class PhaseTimer:
 
     def _enter(self, phase: PhaseName | None) -> None:
         """End the current phase and begin `phase`."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         if self._phase:
             self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._since_s
         self._phase, self._since_s = phase, now_s

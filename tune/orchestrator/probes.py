@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import count
 from pathlib import Path
@@ -17,8 +18,10 @@ from tune.manifest.process_manifest import CALIBRATION_FILE
 from tune.orchestrator.benchmark_logs import write_benchmark_log
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
-from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit
+from tune.orchestrator.gpu_sampling import sampled_gpus
+from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit, is_signal
 from tune.orchestrator.phases import PhaseTimer
+from tune.orchestrator.readiness import ProgressDeadline
 from tune.orchestrator.scraper import Scraper
 from tune.orchestrator.worker_load import require_all_workers_used, wait_until_drained, worker_request_counts
 from tune.records.accuracy import ACCURACY_FOLDER
@@ -37,12 +40,14 @@ class ProbeRunner:
         self._timer, self._print_line = timer, print_line
         self._full_runs: dict[float, tuple[Process, Path]] = {}
 
-    def run_once(self, settings: ClientSettings) -> float:
-        """Run the load of the plan once and return its rate. Raises AttemptFailed."""
+    def run_once(self, settings: ClientSettings) -> float | None:
+        """Run the load of the plan once and return its rate, None in a closed loop. Raises AttemptFailed."""
         client, folder = self._deployment.client(), self._attempt / PROBE_FOLDER
         self._run(client, folder, None)
-        self._full_runs[settings.load.target_qps] = client, folder
-        return settings.load.target_qps
+        target_qps = settings.load.target_qps
+        if target_qps is not None:
+            self._full_runs[target_qps] = client, folder
+        return target_qps
 
     def run_accuracy(self, settings: ClientSettings, target_qps: float) -> None:
         """Run the accuracy run at the rate of a full run, and write the benchmark's logs of both.
@@ -81,11 +86,11 @@ class ProbeRunner:
             make_folder(folder)
             _write_client_settings(folder, settings.model_copy(update=changes))
             length_text = "at full length" if full else f"{spec.load.min_queries} requests"
-            self._print_line(f"{folder.name}: {spec.load.target_qps:g} queries/s, {length_text}")
+            self._print_line(f"{folder.name}: {spec.load.offered_qps:g} queries/s, {length_text}")
             client = client_of(self._deployment.client(), folder.name)
             stopped = self._run(client, folder, spec.load.response_timeout_s)
             if full and not stopped:
-                self._full_runs[spec.load.target_qps] = client, folder
+                self._full_runs[spec.load.offered_qps] = client, folder
             return stopped
 
         verified_qps = None
@@ -108,7 +113,10 @@ class ProbeRunner:
         `drained_within_s` is the limit of tune.orchestrator.warm_up.wait_until_drained.
         """
         before = worker_request_counts(self._deployment)
-        with Scraper(self._deployment.servers(), self._deployment.nodes, folder):
+        with (
+            sampled_gpus(self._deployment, folder, self._print_line),
+            Scraper(self._deployment.servers(), self._deployment.nodes, folder),
+        ):
             with self._timer.phase("probes_s"):
                 code = _wait_for_client(self._deployment, self._deployment.start(client), self._print_line)
             with self._timer.phase("drain_s"):
@@ -141,9 +149,9 @@ def _write_client_settings(folder: Path, settings: ClientSettings) -> None:
 def _describe_step(step: ProbeVerdict | CapacityResult) -> str:
     """Return a line about one step of the capacity search."""
     if isinstance(step, ProbeVerdict):
-        verdict = {True: "held", False: "missed", None: "cannot be trusted at"}[step.slo_held]
+        verdict = {True: "held", False: "missed", None: "shows no verdict at"}[step.slo_met]
         return f"the deployment {verdict} {step.plan.target_qps:g} queries/s"
-    if step.censored:
+    if step.stopped_early:
         return (
             f"about {step.capacity_qps:.4g} queries/s at most, clearly below the rate to beat: stopped early"
         )
@@ -155,11 +163,17 @@ def _describe_step(step: ProbeVerdict | CapacityResult) -> str:
 def _wait_for_client(deployment: Deployment, client: ManagedProcess, print_line: PrintLine) -> int:
     """Pass on the client's lines until it ends with a record; return its exit code.
 
-    Raises AttemptFailed where the client or any other process fails.
+    Raises AttemptFailed where the client or any other process fails, and where the client, which prints its
+    progress every few seconds, prints nothing for cluster.deadlines.quiet_s: something stopped it.
     """
+    silence = ProgressDeadline(deployment.manifest.deadlines.quiet_s, math.inf)
     with client.log.open(encoding="utf-8", errors="replace") as log:
         code, partial_line = None, ""
         while code is None:
+            if over := silence.over(log.tell()):
+                raise AttemptFailed(
+                    f"the load client hangs: {over}; the last lines of its log:\n{last_lines(client.log)}"
+                )
             deployment.require_alive()
             code = client.handle.poll()
             *lines, partial_line = (partial_line + log.read()).split("\n")
@@ -169,6 +183,8 @@ def _wait_for_client(deployment: Deployment, client: ManagedProcess, print_line:
     if code not in (0, STOPPED_EXIT_CODE):
         raise AttemptFailed(
             f"the load client ended {describe_exit(code)}; the last lines of its log:\n"
-            f"{last_lines(client.log)}"
+            f"{last_lines(client.log)}",
+            "infrastructure" if is_signal(code) else "harness",
+            evidence=deployment.evidence(client),
         )
     return code

@@ -62,7 +62,8 @@ def bring_up(deployment: Deployment, deadline: ProgressDeadline, print_line: Pri
 def _await_departures(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
     """Return once only the kept workers are registered: one that left must not count for one that starts."""
     query = _question(deployment)
-    kept = [sum(deployment.is_running(p) for p in deployment.workers(role)) for role in ("prefill", "decode")]
+    pools = deployment.pools()
+    kept = [sum(deployment.is_running(worker) for worker in pool) for pool in pools]
     while True:
         deployment.require_alive()
         try:
@@ -71,11 +72,12 @@ def _await_departures(deployment: Deployment, deadline: ProgressDeadline, print_
                 return
         except (OSError, ValueError) as error:
             state = f"not answering: {error}"
-        over = deadline.over((state, deployment.logged_bytes()))
+        over = deadline.over((state, deployment.new_lines()))
         if over:
             raise AttemptFailed(
                 f"Workers of the trial before are still registered: {over}. Found {state}; expected "
-                f"{kept[0]} prefill and {kept[1]} decode workers before the others start."
+                f"{' and '.join(f'{n} {pool[0].role}' for n, pool in zip(kept, pools, strict=True))} workers "
+                "before the others start."
             )
         time.sleep(POLL_S)
 
@@ -88,11 +90,11 @@ def _question(deployment: Deployment) -> argparse.Namespace:
 
 
 def registered_instances(deployment: Deployment) -> list[list[int]]:
-    """Return the instance ids of prefill and decode workers, none where the frontend names none."""
+    """Return the instance ids of the workers of each pool, none where the frontend names none."""
     try:
         return ready.query_instances(_question(deployment))
     except (OSError, ValueError):
-        return [[], []]
+        return [[] for _ in deployment.pools()]
 
 
 def _await_port(deployment: Deployment, service: Process, deadline: ProgressDeadline) -> None:
@@ -105,7 +107,7 @@ def _await_port(deployment: Deployment, service: Process, deadline: ProgressDead
             with socket.create_connection(address, _CONNECT_TIMEOUT_S):
                 return
         except OSError:
-            over = deadline.over(deployment.logged_bytes((service.role,)))
+            over = deadline.over(deployment.new_lines((service.role,)))
         if over:
             raise AttemptFailed(
                 f"{service.name} does not listen on {port.setting}={port.number}: {over}; the last lines "
@@ -132,11 +134,11 @@ def _await_registration(deployment: Deployment, deadline: ProgressDeadline, prin
         last_state = state
         if registration and registration.complete:
             return
-        over = deadline.over((state, deployment.logged_bytes()))
+        over = deadline.over((state, deployment.new_lines()))
         if over:
             raise AttemptFailed(
                 f"The deployment did not get ready: {over}. {state}.\n{_missing(deployment, registration)}",
-                deployment.waiting_cause(),
+                evidence=deployment.waiting_evidence(),
             )
         time.sleep(POLL_S)
 
@@ -147,12 +149,11 @@ def _missing(deployment: Deployment, registration: ready.Registration | None) ->
         [] if registration else [p for p in deployment.servers() if p.role == "frontend"]
     )
     lines = []
-    for role, (_, present, wanted) in zip(
-        ("prefill", "decode"), registration.counts if registration else (), strict=False
+    for workers, (_, present, wanted) in zip(
+        deployment.pools(), registration.counts if registration else (), strict=False
     ):
         if present >= wanted:
             continue
-        workers = deployment.workers(role)
         silent = [p for p in workers if p.metrics_port is not None and not _answers(deployment, p)]
         missing = silent if len(silent) == wanted - present else list(workers)
         names = ", ".join(p.name for p in missing)

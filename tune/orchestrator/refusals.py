@@ -13,19 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tune.orchestrator.deployment import Deployment
-from tune.orchestrator.failures import AttemptFailed, last_lines
+from tune.orchestrator.failures import AttemptFailed, lines_from
 from tune.orchestrator.managed_process import ManagedProcess
 
 REFUSAL_QUIET_S = 20.0
-"""Time in which the log of a worker does not grow before it is read, in seconds: an engine that goes on after
+"""Time in which a worker logs nothing new before its log is read, in seconds: an engine that goes on after
 words such as "out of memory" is not taken for one that stopped, and a refusal is noticed within a minute."""
 
 
 @dataclass
 class _LogState:
-    """Hold the size of a log, since when it has that size, and whether it was read at that size."""
+    """Hold the number of new lines in a log, since when it has so many, and whether it was read then."""
 
-    size: int
+    new_lines: int
     since_s: float
     was_read: bool = False
 
@@ -38,21 +38,22 @@ class RefusalWatch:
         self._states: dict[str, _LogState] = {}
 
     def require_none(self) -> None:
-        """Raise AttemptFailed where a worker whose log no longer grows has rejected its configuration."""
+        """Raise AttemptFailed where a worker that logs nothing new has rejected its configuration."""
         for worker in self._deployment.running_workers():
-            if self._is_due(worker) and self._deployment.rejects_configuration(worker):
+            evidence = self._deployment.evidence(worker) if self._is_due(worker) else None
+            if evidence and evidence.cause == "configuration":
                 raise AttemptFailed(
-                    f"{worker.name} rejects its configuration and does not end; the last lines of its log:\n"
-                    f"{last_lines(worker.log)}",
-                    "configuration",
+                    f"{worker.name} rejects its configuration and does not end; its log says:\n"
+                    f"{lines_from(worker.log, evidence.line or 1)}",
+                    evidence=evidence,
                 )
 
     def _is_due(self, worker: ManagedProcess) -> bool:
-        """Return, once for each size of a log, whether it has not grown for REFUSAL_QUIET_S."""
-        now_s, size = self._clock(), worker.log.stat().st_size if worker.log.exists() else 0
+        """Return, once after each new line of a log, whether REFUSAL_QUIET_S have passed since."""
+        now_s, new_lines = self._clock(), self._deployment.new_lines_of(worker)
         state = self._states.get(worker.name)
-        if state is None or state.size != size:
-            self._states[worker.name] = _LogState(size, now_s)
+        if state is None or state.new_lines != new_lines:
+            self._states[worker.name] = _LogState(new_lines, now_s)
             return False
         if state.was_read or now_s - state.since_s <= REFUSAL_QUIET_S:
             return False

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.core.files import no_link
+from tune.core.files import make_folder, no_link
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.worker_metrics import scrape
@@ -33,7 +33,7 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._thread.start()
         return self
 

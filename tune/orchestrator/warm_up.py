@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import count, islice
+from math import prod
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
 
     Pairs are chosen where the frontend accepts that, and asked again where a request failed; elsewhere 2 x
     prefill workers x decode workers requests are left to its router, as many as TensorRT-LLM's own benchmark
-    of disaggregated serving sends for its connections. Requests go to the frontends in turn, each round
+    of disaggregated serving sends for its connections. With aggregated workers each is asked by itself, or 2
+    requests for each are left to the router. Requests go to the frontends in turn, each round
     beginning one further, until every frontend has answered: each has a router and connections of its own. In
     NVIDIA's v6.1 runs the rate was 5 % lower without a request through every frontend (template
     dynamo_disagg_loadgen.yaml). Prompts have the median length of the run's prompts. Generated prompts share
@@ -59,10 +61,11 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
     ends or a worker is left out.
     """
     workers, frontends = deployment.workers(), len(settings.endpoint_urls)
-    pools = [len(deployment.workers(role)) for role in ("prefill", "decode")]
+    pools = [len(pool) for pool in deployment.pools()]
+    passes = min(pools) if len(pools) > 1 else 1
     pair_rounds = planned_rounds(registered_instances(deployment), pools)
-    least = max(len(pair_rounds) or 2 * min(pools), frontends)
-    bodies = _request_bodies(settings, (3 * min(pools) + frontends + MAX_ROUNDS + 1) * max(pools))
+    least = max(len(pair_rounds) or 2 * passes, frontends)
+    bodies = _request_bodies(settings, (3 * passes + frontends + MAX_ROUNDS + 1) * max(pools))
     before = worker_request_counts(deployment)
     reached: set[WorkerPair] = set()
     silent = set(range(frontends))
@@ -76,7 +79,7 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
         responses = _answers(deployment, settings, sent, before)
         error = next((response.error for response in responses if response.error), "")
         if pairs and all(response.error.startswith(REFUSED_ROUTING) for response in responses):
-            pair_rounds, least = [], number + 1 + max(2 * min(pools), frontends)
+            pair_rounds, least = [], number + 1 + max(2 * passes, frontends)
             unanswered.clear()
             continue
         unanswered -= {pair for pair, answer in zip(pairs or (), responses, strict=False) if not answer.error}
@@ -120,11 +123,12 @@ def _summary(
     rounds: int, pools: Sequence[int], reached: Set[WorkerPair], received: Mapping[str, float], frontends: int
 ) -> str:
     """Return what the warm-up reached, and what of it nobody counted."""
-    wanted = pools[0] * pools[1]
+    wanted = prod(pools)
+    what = "pairs of prefill and decode worker" if len(pools) > 1 else "aggregated workers"
     pairs = (
-        f"{len(reached)} of {wanted} pairs of prefill and decode worker"
+        f"{len(reached)} of {wanted} {what}"
         if reached
-        else f"which of {wanted} pairs of prefill and decode worker they reached is not counted"
+        else f"which of {wanted} {what} they reached is not counted"
     )
     worked = "every worker has worked" if received else "requests of single workers are not counted"
     answered = f"; all {frontends} frontends have answered" if frontends > 1 else ""
@@ -145,7 +149,7 @@ def _answers(
         received = increase(before, worker_request_counts(deployment))
         raise AttemptFailed(
             f"No answer came in the warm-up for {limit}.{_describe_counts(deployment.workers(), received)}",
-            deployment.waiting_cause(),
+            evidence=deployment.waiting_evidence(),
         ) from None
 
 

@@ -35,12 +35,12 @@ def require_all_workers_used(
             f"requests of {uncounted} of {len(workers)} workers are not counted: whether the run spread over "
             "all of them is unknown"
         )
-    for role in ("prefill", "decode"):
-        pool = [worker for worker in deployment.workers(role) if worker.name in received]
+    for of_role in deployment.pools():
+        pool = [worker for worker in of_role if worker.name in received]
         counts = [received[worker.name] for worker in pool]
         if pool and not min(counts) and sum(counts) >= MIN_REQUESTS_PER_WORKER * len(pool):
             raise AttemptFailed(
-                f"The requests of the run did not spread over the {role} workers: "
+                f"The requests of the run did not spread over the {pool[0].role} workers: "
                 f"{format_counts(pool, received)}. Expected some for each; the figures would be those of "
                 "another split. See the frontend's log."
             )

@@ -1,8 +1,10 @@
 """Send requests to chosen pairs of a prefill and a decode worker, and read which pair served an answer.
 
+An aggregated worker prefills and decodes: it is a pair by itself.
+
 The first KV cache that crosses between two workers sets up a connection: on two H200 the first answer took
 3.3 s, the second 0.18 s. A warm-up that leaves pairs out leaves these seconds to the first queries of a run.
-Source of `nvext.prefill_worker_id`, `decode_worker_id` and `extra_fields`: Dynamo 1.x,
+Source of `nvext.prefill_worker_id`, `decode_worker_id`, `backend_instance_id` and `extra_fields`: Dynamo 1.x,
 docs/components/frontend/nvext.md; seen in 1.6.1. Older frontends answer 400 to these fields.
 """
 
@@ -23,7 +25,7 @@ REFUSED_ROUTING = "http 400"
 
 @dataclass(frozen=True, order=True)
 class WorkerPair:
-    """Name a prefill and a decode worker by the instance ids under which they are registered."""
+    """Name a prefill and a decode worker by their registered instance ids, equal for an aggregated one."""
 
     prefill: int
     decode: int
@@ -43,13 +45,15 @@ class RoutedResponse(StreamedResponse):
 
 
 def planned_rounds(instances: Sequence[Sequence[int]], pools: Sequence[int]) -> list[list[WorkerPair]]:
-    """Return the rounds of all pairs of `instances`, the ids of prefill and of decode workers.
+    """Return the rounds of all pairs of `instances`, the ids of the workers of each pool.
 
     Returns none where their numbers are not those of `pools`: an id too many may be that of a worker that
     ended, and a request for it has no answer.
     """
     if [len(ids) for ids in instances] != list(pools):
         return []
+    if len(instances) == 1:
+        return [[WorkerPair(worker, worker) for worker in instances[0]]]
     return list(rounds_of_pairs(*instances))
 
 
@@ -78,9 +82,8 @@ def rounds_of_pairs(prefill: Sequence[int], decode: Sequence[int]) -> Iterator[l
 def route(body: bytes, pair: WorkerPair) -> bytes:
     """Return the request `body` with the fields that send it to `pair` and ask who served it."""
     request = json.loads(body)
-    request["nvext"] = request.get("nvext", {}) | {
-        "prefill_worker_id": pair.prefill,
-        "decode_worker_id": pair.decode,
-        "extra_fields": ["worker_id"],
-    }
+    target = {"prefill_worker_id": pair.prefill, "decode_worker_id": pair.decode}
+    if pair.prefill == pair.decode:
+        target = {"backend_instance_id": pair.decode}
+    request["nvext"] = request.get("nvext", {}) | target | {"extra_fields": ["worker_id"]}
     return json.dumps(request).encode()

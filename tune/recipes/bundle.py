@@ -11,25 +11,27 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tune.deploy.standalone_job import CLIENT, JOB, STEP
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.manifest.process import PLACEHOLDER, PLAN_DIR, RANK_SCRIPT
 from tune.manifest.srun_step import WITHOUT_SLURM
+from tune.recipes.document import Document
 from tune.recipes.dynamo_command import DynamoCommand, command_of_words
+from tune.recipes.engine_keys import require_shapes
 from tune.recipes.exported_recipe import is_of_the_launch
 from tune.recipes.kept_settings import apply_kept, read_kept
-from tune.recipes.recipe import Head, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe import Head, LeftOut, Lines, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.yaml_documents import read_documents
 from tune.spec.engine_table import engine_in_recipes, recipe_names
+from tune.spec.environment import without_secrets
 from tune.spec.split import HEAD_NODE, ROLES, Role
 
 _NODES = re.compile(r"^#SBATCH --nodes=(\d+)$", re.MULTILINE)
 _NODE_LIST = re.compile(r"--nodelist=\$\(nodelist ([\d,]+)\)")
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_LAUNCHER = "trtllm-llmapi-launch"
 _REQUEST_PLANE = "DYN_REQUEST_PLANE"
 
 
@@ -46,13 +48,13 @@ class _Step:
 
     @property
     def command(self) -> DynamoCommand:
-        """Return the command, without what starts the ranks of a worker."""
+        """Return the command, without the script that waits for its rank's turn."""
         argv = self.argv
         if argv[:2] == ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}"):
             argv = argv[4:]
         if argv[: len(WITHOUT_SLURM)] == WITHOUT_SLURM:
             argv = argv[len(WITHOUT_SLURM) :]
-        return command_of_words([word for word in argv if Path(word).name != _LAUNCHER])
+        return command_of_words(argv)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -97,12 +99,13 @@ def read_bundle(folder: Path) -> Recipe:
         ),
         lengths=None,
         model=_model(first),
-        cluster=_cluster(workers, frontends),
+        cluster=_cluster(workers, frontends, file_reader(engine).rank_launcher),
         dynamo=None,
         left_out=(
             LeftOut("#SBATCH", "", 1, "facts of the cluster; yours stand in your own file of facts"),
             LeftOut(CLIENT, "", 0, "the load client is tune's own; choose its load with load="),
         ),
+        stated=(Lines(str(file)),),
     )
     return apply_kept(recipe, kept)
 
@@ -119,7 +122,7 @@ def _steps(file: Path, text: str) -> Iterator[_Step]:
             (listed,) = (found for option in options if (found := _NODE_LIST.fullmatch(option)))
         except (ValueError, StopIteration):
             expected = f"{STEP} NAME VARIABLES srun OPTIONS COMMAND, as action=export writes it"
-            raise _error(file, number, line[:60], expected) from None
+            raise _error(file, number, without_secrets(line[:60]), expected) from None
         env: dict[str, str | None] = dict.fromkeys(passed.strip("-").split(",") if passed != "-" else ())
         while command[:1] == ["env"] or _ASSIGNED.fullmatch(command[0]):
             if found := _ASSIGNED.fullmatch(command[0]):
@@ -148,7 +151,10 @@ def _pool(folder: Path, engine: str, role: Role, workers: list[_Step]) -> Pool:
         keys: dict[str, Any] = dict(document.root().content)
     else:
         keys = reader.keys_of_words(command.words)
-    return Pool(len(workers), reader.gpus_of_keys(keys), keys, _own_env(workers[0]))
+        document = Document(str(folder / JOB), keys, {(): workers[0].line})
+    require_shapes(document, (), keys, engine)
+    stated = Lines(document.file, 1 if reader.has_file else workers[0].line)
+    return Pool(len(workers), reader.gpus_of_keys(keys), keys, _own_env(workers[0]), (stated,))
 
 
 def _own_env(step: _Step) -> dict[str, str | None]:
@@ -162,8 +168,9 @@ def _tasks_per_node(step: _Step) -> int:
 
 
 def _head(workers: Mapping[Role, list[_Step]]) -> Head:
-    on_head = [role for role, steps in workers.items() if any(HEAD_NODE in step.nodes for step in steps)]
-    return on_head[0] if on_head else "none"
+    pools: tuple[Literal["prefill", "decode"], ...] = ("prefill", "decode")
+    on_head = (pool for pool in pools if any(HEAD_NODE in step.nodes for step in workers[pool]))
+    return next(on_head, "none")
 
 
 def _model(worker: _Step) -> ServedModel:
@@ -172,21 +179,26 @@ def _model(worker: _Step) -> ServedModel:
     return ServedModel(path=path, served_name=options.get("--served-model-name"))
 
 
-def _cluster(workers: Mapping[Role, list[_Step]], frontends: list[_Step]) -> dict[str, Any]:
-    """Return the settings of the group cluster that the commands state."""
+def _cluster(
+    workers: Mapping[Role, list[_Step]], frontends: list[_Step], launcher: str | None
+) -> dict[str, Any]:
+    """Return the settings of the group cluster that the commands state; `launcher` starts ranks."""
     worker = workers["decode"][0]
     options = dict(option.removeprefix("--").partition("=")[::2] for option in worker.options)
     mounts = [m for m in options.get("container-mounts", "").split(",") if m and not PLACEHOLDER.search(m)]
     firsts: dict[str, _Step] = {role: steps[0] for role, steps in workers.items()}
     firsts |= {"frontend": frontends[0]} if frontends else {}
-    prefixes = {role: list(step.command.prefix) for role, step in firsts.items() if step.command.prefix}
+    prefixes = {
+        role: [word for word in step.command.prefix if Path(word).name != launcher]
+        for role, step in firsts.items()
+    }
     path = _model(worker).path
     stated = {
         "model_path": None if PLACEHOLDER.search(path) else path,
         "container_image": options.get("container-image"),
         "container_workdir": options.get("container-workdir"),
         "container_mounts": mounts or None,
-        "command_prefix": prefixes or None,
+        "command_prefix": {role: prefix for role, prefix in prefixes.items() if prefix},
     }
     return {name: value for name, value in stated.items() if value}
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
-from tune.recipes.model_sizes import checkpoint_model, public_model
+from tune.recipes.model_sizes import model_in_folder, public_model
 from tune.recipes.options import Choices, option_name
 from tune.recipes.recipe import LeftOut, Lengths, Recipe
+from tune.recipes.stated_lines import value_at
 from tune.spec.dataset import Dataset
 from tune.spec.stack import GENERATIONS
 
@@ -42,11 +43,11 @@ def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
     Raises ConfigurationError for a GPU without a data sheet and a model without sizes in tune.
     """
     typed = dict(word.partition("=")[::2] for word in overrides)
-    gpu = (recipe.rack.gpu or "gb200").lower()
-    hardware = typed.get("hardware") or _HARDWARE.get(gpu)
+    gpu = recipe.rack.gpu or "gb200"
+    hardware = typed.get("hardware") or _HARDWARE.get(gpu.lower())
     if hardware is None and "hardware" not in _kept_groups(recipe):
         raise ConfigurationError(
-            f"{recipe.origin}: found the GPU {recipe.rack.gpu}; expected one of {', '.join(_HARDWARE)}, or "
+            f"{value_at(recipe, gpu)}: found the GPU {gpu}; expected one of {', '.join(_HARDWARE)}, or "
             "hardware=NAME with a file of your own (docs/how-to/your-deployment.md). Nothing was written."
         )
     stack, hardware = typed.get("stack") or _stack(recipe), hardware or ""
@@ -100,11 +101,12 @@ def _sizes(recipe: Recipe, model_path: str | None) -> dict[str, Any]:
     model = recipe.model
     name = (model.repository or model.path).rstrip("/").rpartition("/")[2].lower()
     folder = model_path or model.path
-    sizes = checkpoint_model(Path(folder), name, model.served_name) if folder else None
+    sizes = model_in_folder(Path(folder), name, model.served_name) if folder else None
     sizes = sizes or public_model(model, name)
     if sizes is None:
+        path = model.path or "(none)"
         raise ConfigurationError(
-            f"{recipe.origin}: found the model {model.path or '(none)'}, of which tune knows no sizes; "
-            "expected cluster.model_path=FOLDER with its config.json, or model=NAME. Nothing was written."
+            f"{value_at(recipe, path)}: found the model {path}, of which tune knows no sizes; expected "
+            "cluster.model_path=FOLDER with its config.json, or model=NAME. Nothing was written."
         )
     return sizes

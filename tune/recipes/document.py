@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune.errors import ConfigurationError
-from tune.recipes.recipe import LeftOut
+from tune.recipes.recipe import LeftOut, Lines
+from tune.spec.environment import looks_secret, without_secrets
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and positions that lead from the root of a document to one of its values."""
+
+MOST = 10_000
+"""Most workers of a pool, nodes of a role or GPUs of a node that a recipe may state; more than any rack has.
+Chosen here."""
 
 _SHOWN_CHARACTERS = 60
 _NO_SETTING = "tune has no setting for it"
@@ -22,22 +27,22 @@ class Document:
 
     file: str
     content: Any
-    lines: dict[Place, int]
-    used: set[Place] = field(default_factory=set)
-    opened: set[Place] = field(default_factory=lambda: {()})
-    reasons: dict[Place, str] = field(default_factory=dict)
+    lines: dict[KeyPath, int]
+    used: set[KeyPath] = field(default_factory=set)
+    opened: set[KeyPath] = field(default_factory=lambda: {()})
+    reasons: dict[KeyPath, str] = field(default_factory=dict)
 
     def root(self) -> Section:
         """Return the outermost mapping. Raises ConfigurationError where there is none."""
         return Section(self, (), self.mapping_at((), self.content))
 
-    def mapping_at(self, place: Place, value: Any) -> Mapping[str, Any]:
+    def mapping_at(self, place: KeyPath, value: Any) -> Mapping[str, Any]:
         """Return `value` if it is a mapping with texts as keys. Raises ConfigurationError otherwise."""
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise self.error(place, _shown(value), "a mapping, one `key: value` a line")
+            raise self.error(place, self.shown(place, value), "a mapping, one `key: value` a line")
         return value
 
-    def error(self, place: Place, found: str, expected: str) -> ConfigurationError:
+    def error(self, place: KeyPath, found: str, expected: str) -> ConfigurationError:
         """Return the error for a value that is not what a recipe has there."""
         path = f"{path_of(place)}: " if place else ""
         return ConfigurationError(
@@ -45,11 +50,21 @@ class Document:
             "Nothing was written."
         )
 
-    def line(self, place: Place) -> int:
+    def line(self, place: KeyPath) -> int:
         """Return the line of a place, or of the nearest part around it that has one."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
+
+    def lines_of(self, place: KeyPath) -> Lines:
+        """Return the lines of a place, up to the next part that is not in it."""
+        first, depth = self.line(place), len(place)
+        behind = (
+            line
+            for other, line in self.lines.items()
+            if line > first and other[:depth] != place and place[: len(other)] != other
+        )
+        return Lines(self.file, first, min((line - 1 for line in behind), default=None))
 
     def left_out(self, reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
         """Return what no reader used, a mapping that nobody opened as one part.
@@ -61,11 +76,25 @@ class Document:
     def left_out_of(self, section: Section, reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
         """Return what no reader used of one section, with reasons as `left_out` has them."""
         return tuple(
-            LeftOut(path_of(place), _shown(value), self.line(place), self._reason(place, reasons))
+            LeftOut(path_of(place), self.shown(place, value), self.line(place), self._reason(place, reasons))
             for place, value in self._unused(section.place, section.content)
         )
 
-    def _unused(self, place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
+    def shown(self, place: KeyPath, value: Any) -> str:
+        """Return a value in one short line, "set" where its key says that it is a secret.
+
+        The value of a pair, such as `{name: HF_TOKEN, value: ...}`, has the name beside it as its key.
+        """
+        key = self._name_beside(place) if place[-1:] == ("value",) else next(reversed(place), "")
+        return "set" if value is not None and looks_secret(str(key)) else shown(value)
+
+    def _name_beside(self, place: KeyPath) -> Any:
+        around = self.content
+        for part in place[:-1]:
+            around = around[part]
+        return around.get("name", "")
+
+    def _unused(self, place: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
         if place in self.used and place not in self.reasons:
             return
         if place in self.opened and place not in self.reasons and isinstance(value, Mapping | list):
@@ -75,7 +104,7 @@ class Document:
         else:
             yield place, value
 
-    def _reason(self, place: Place, reasons: Mapping[str, str]) -> str:
+    def _reason(self, place: KeyPath, reasons: Mapping[str, str]) -> str:
         if place in self.reasons:
             return self.reasons[place]
         around = (path_of(place[:depth]) for depth in range(len(place), 0, -1))
@@ -87,7 +116,7 @@ class Section:
     """Read one mapping of a document; every key that is read counts as used."""
 
     document: Document
-    place: Place
+    place: KeyPath
     content: Mapping[str, Any]
 
     def __contains__(self, key: str) -> bool:
@@ -106,7 +135,7 @@ class Section:
         self.document.opened.add(place)
         return Section(self.document, place, self.document.mapping_at(place, value))
 
-    def items(self, key: str) -> Iterator[tuple[Place, Any]]:
+    def items(self, key: str) -> Iterator[tuple[KeyPath, Any]]:
         """Yield place and value of the entries of the list under `key`; none where it is absent.
 
         No entry counts as used. Raises ConfigurationError where there is no list.
@@ -140,18 +169,25 @@ class Section:
             raise self.missing(key, "a text")
         return value
 
-    def count(self, key: str, *, least: int = 1) -> int | None:
+    def count(self, key: str) -> int | None:
         """Return the whole number under `key`, None where it is absent or null."""
         value = self.anything(key)
-        if value is not None and (type(value) is not int or value < least):
-            raise self.wrong(key, f"a whole number, {least} or more")
+        if value is not None and (type(value) is not int or value < 1):
+            raise self.wrong(key, "a whole number, 1 or more")
         return value
 
-    def required_count(self, key: str, *, least: int = 1) -> int:
-        """Return the whole number under `key`. Raises ConfigurationError where there is none."""
-        value = self.count(key, least=least)
+    def number_of(self, key: str, *, least: int = 1) -> int | None:
+        """Return how many workers, nodes or GPUs `key` states, None where it is absent or null."""
+        value = self.anything(key)
+        if value is not None and (type(value) is not int or not least <= value <= MOST):
+            raise self.wrong(key, f"a whole number from {least} to {MOST}")
+        return value
+
+    def required_number_of(self, key: str, *, least: int = 1) -> int:
+        """Return how many workers, nodes or GPUs `key` states; raise ConfigurationError where it does not."""
+        value = self.number_of(key, least=least)
         if value is None:
-            raise self.missing(key, f"a whole number, {least} or more")
+            raise self.missing(key, f"a whole number from {least} to {MOST}")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
@@ -186,14 +222,15 @@ class Section:
 
     def wrong(self, key: str, expected: str) -> ConfigurationError:
         """Return the error for the value under `key`."""
-        return self.document.error((*self.place, key), _shown(self.content[key]), expected)
+        place = (*self.place, key)
+        return self.document.error(place, self.document.shown(place, self.content[key]), expected)
 
     def missing(self, key: str, expected: str) -> ConfigurationError:
         """Return the error for a key that has to be there."""
         return self.document.error((*self.place, key), "nothing", expected)
 
 
-def path_of(place: Place) -> str:
+def path_of(place: KeyPath) -> str:
     """Return a place as people write it, such as `services[0].env.NAME`."""
     path = ""
     for part in place:
@@ -201,10 +238,15 @@ def path_of(place: Place) -> str:
     return path
 
 
-def _shown(value: Any) -> str:
-    """Return a value in one short line."""
-    if isinstance(value, Mapping):
-        text = f"{{{', '.join(map(str, value))}}}"
-    else:
-        text = "null" if value is None else str(value).replace("\n", " ")
+def shown(value: Any) -> str:
+    """Return a value in one short line, of mappings only the keys, and no secret."""
+    text = without_secrets(_one_line(value))
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, value))}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_one_line, value))}]"
+    return "null" if value is None else str(value).replace("\n", " ")

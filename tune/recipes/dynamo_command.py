@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune.engines.base import EngineFileReader
-from tune.recipes.document import Document, Place, Section
+from tune.recipes.document import Document, KeyPath, Section, shown
 from tune.recipes.kubernetes_pod import ESCAPED
+from tune.spec.environment import without_secrets
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 _CONTINUED = re.compile(r"\\\n")
@@ -112,7 +113,7 @@ def keys_of_worker(
         try:
             keys = merged_keys(keys, json.loads(override))
         except (ValueError, AttributeError):
-            raise _wrong(container, f"{_OVERRIDE} {override}", "a mapping in JSON") from None
+            raise _wrong(container, f"{_OVERRIDE} {without_secrets(override)}", "a mapping in JSON") from None
     return keys
 
 
@@ -140,7 +141,7 @@ def _texts(container: Section, key: str) -> list[str]:
     texts = []
     for place, value in container.items(key):
         if not isinstance(value, str):
-            raise container.document.error(place, repr(value), "a text, in quotes")
+            raise container.document.error(place, shown(value), "a text, in quotes")
         container.document.used.add(place)
         texts.append(value.replace(ESCAPED, "$("))
     return texts
@@ -148,5 +149,5 @@ def _texts(container: Section, key: str) -> list[str]:
 
 def _wrong(container: Section, found: str, expected: str) -> Exception:
     document: Document = container.document
-    place: Place = (*container.place, "args")
+    place: KeyPath = (*container.place, "args")
     return document.error(place, found, expected)

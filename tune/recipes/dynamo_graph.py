@@ -12,24 +12,20 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from tune.engines.registry import file_reader
-from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section
 from tune.recipes.dynamo_command import DynamoCommand, keys_of_worker, other_options, read_command
+from tune.recipes.engine_keys import require_shapes
 from tune.recipes.kubernetes_pod import Pod, read_pod
-from tune.recipes.recipe import LeftOut, Pool, Rack, Recipe, Routing, ServedModel, version_of_image
+from tune.recipes.recipe import LeftOut, Lines, Pool, Rack, Recipe, Routing, ServedModel, version_of_image
+from tune.recipes.yaml_documents import read_inner
 from tune.spec.engine_table import ENGINES, engine_in_recipes, recipe_names
+from tune.spec.environment import looks_secret, without_secrets
 from tune.spec.split import ROLES, Role
 
 KIND = "DynamoGraphDeployment"
-_REASONS: Mapping[str, str] = {
-    "apiVersion": "Kubernetes' own; tune launches with Slurm",
-    "kind": "Kubernetes' own; tune launches with Slurm",
-    "metadata": "Kubernetes' own; tune launches with Slurm",
-    "spec": "Kubernetes' own; tune launches with Slurm",
-}
+_KUBERNETES = "Kubernetes' own; tune launches with Slurm"
+_REASONS: Mapping[str, str] = {"metadata": _KUBERNETES, "spec": _KUBERNETES}
 _TAKEN_OPTIONS = (
     "--model-path",
     "--model",
@@ -37,6 +33,7 @@ _TAKEN_OPTIONS = (
     "--disaggregation-mode",
     "--request-plane",
 )
+_TAKEN_OF_FRONTEND = ("--router-mode", "--request-plane")
 _FRONTEND = "dynamo.frontend"
 _DECODES_UNSAID = "dynamo.vllm"
 """Program whose workers decode where they are not said to prefill. Source: Dynamo, components/src/dynamo/
@@ -69,7 +66,7 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
     Raises ConfigurationError for another engine, workers without a role, and an engine's file that no
     ConfigMap of the file has.
     """
-    (document,) = (d for d in documents if isinstance(d.content, dict) and d.content.get("kind") == KIND)
+    document = _deployment(documents)
     root = document.root()
     for key in ("apiVersion", "kind"):
         root.anything(key)
@@ -104,12 +101,22 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
         dynamo=version_of_image(str(workers["decode"].pod.container.content.get("image"))),
         left_out=(
             *document.left_out(_REASONS),
+            *_pods_left_out(pods, commands),
             *_options_left_out(engine, workers),
             *unusual,
             *(part for other in others for part in _object_left_out(other)),
             LeftOut("GPU", "", 0, "a deployment names none: GB200 unless hardware= says otherwise"),
         ),
+        stated=(Lines(document.file),),
     )
+
+
+def _deployment(documents: Sequence[Document]) -> Document:
+    """Return the one deployment. Raises ConfigurationError for a second one."""
+    first, *further = (d for d in documents if isinstance(d.content, dict) and d.content.get("kind") == KIND)
+    for document in further:
+        raise document.error((), f"a second {KIND}", "one in a file: tune imports one deployment at a time")
+    return first
 
 
 def _parts(spec: Section) -> Iterator[Section]:
@@ -125,7 +132,13 @@ def _config_maps(documents: Sequence[Document]) -> dict[str, Section]:
     for document in documents:
         if isinstance(document.content, dict) and document.content.get("kind") == "ConfigMap":
             root = document.root()
-            maps[root.section("metadata", required=True).required_text("name")] = root.section("data")
+            for key in ("apiVersion", "kind"):
+                root.anything(key)
+            metadata = root.section("metadata", required=True)
+            name = metadata.required_text("name")
+            if name in maps:
+                raise metadata.wrong("name", "a name that no ConfigMap before it has")
+            maps[name] = root.section("data")
     return maps
 
 
@@ -167,7 +180,9 @@ def _workers(
     missing = [role for role in ROLES if role not in workers]
     if missing:
         raise document.error(
-            ("spec",), f"no {missing[0]} workers", "prefill and decode workers: tune serves disaggregated"
+            ("spec",),
+            f"no {missing[0]} workers",
+            "prefill and decode workers: aggregated ones are not read",
         )
     return workers
 
@@ -180,50 +195,43 @@ def _role(pod: Pod, command: DynamoCommand) -> Role:
     for role in ROLES:
         if stated == role:
             return role
-    expected = "prefill or decode by --disaggregation-mode: tune serves disaggregated"
+    expected = "prefill or decode by --disaggregation-mode: aggregated ones are not read"
     raise pod.container.document.error(pod.container.place, f"{pod.name} with the role {stated}", expected)
 
 
 def _worker(engine: str, pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
+    if not pod.replicas:
+        raise pod.container.document.error(pod.container.place, f"0 replicas of {pod.name}", "1 or more")
     reader = file_reader(engine)
-    keys = keys_of_worker(command, reader, _file_keys(pod, command, config_maps), pod.container)
+    file_keys, stated = _file_keys(engine, pod, command, config_maps)
+    keys = keys_of_worker(command, reader, file_keys, pod.container)
+    require_shapes(pod.container.document, (*pod.container.place, "args"), keys, engine)
     gpus = pod.gpus * pod.nodes or reader.gpus_of_keys(keys)
-    return _Worker(pod, command, Pool(pod.replicas, gpus, keys, pod.env), pod.gpus or gpus)
+    stated = (*stated, pod.container.document.lines_of(pod.container.place))
+    return _Worker(pod, command, Pool(pod.replicas, gpus, keys, pod.env, stated), pod.gpus or gpus)
 
 
-def _file_keys(pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> dict[str, Any]:
-    """Return the keys of the engine's file, which a ConfigMap holds."""
+def _file_keys(
+    engine: str, pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]
+) -> tuple[dict[str, Any], tuple[Lines, ...]]:
+    """Return the keys of the engine's file, which a ConfigMap holds, and where they stand."""
     file = command.options.get("--extra-engine-args")
     if file is None:
-        return {}
-    path = PurePosixPath(file)
-    for folder, name in pod.config_maps.items():
-        data = config_maps.get(name)
-        if path.parent == PurePosixPath(folder) and data is not None and path.name in data.content:
-            return _parsed(data, path.name)
+        return {}, ()
+    for mount in pod.mounts:
+        data, key = config_maps.get(mount.config_map), mount.key_of(PurePosixPath(file))
+        if data is not None and key is not None and key in data.content:
+            text, place = data.required_text(key), (*data.place, key)
+            keys = read_inner(data.document, place, text)
+            require_shapes(data.document, place, keys, engine)
+            return keys, (data.document.lines_of(place),)
     document = pod.container.document
     found = f"--extra-engine-args {file}, which no ConfigMap of the file holds"
     raise document.error((*pod.container.place, "args"), found, "the ConfigMap that is mounted there")
 
 
-def _parsed(data: Section, key: str) -> dict[str, Any]:
-    """Return the mapping in a text of a ConfigMap; errors name the line in the file."""
-    text, document = data.required_text(key), data.document
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = document.line((*data.place, key)) + 1 + (mark.line if mark else 0)
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigurationError(
-            f"{document.file}, line {line}: {key}: {problem}. Expected YAML, one `key: value` a line. "
-            "Nothing was written."
-        ) from None
-    return dict(document.mapping_at((*data.place, key), content))
-
-
 def _routing(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> Routing:
-    frontends = [pod for pod in pods if commands[pod.name].module == _FRONTEND or pod.role == "frontend"]
+    frontends = _frontends(pods, commands)
     if not frontends:
         return Routing()
     options = commands[frontends[0].name].options
@@ -233,6 +241,10 @@ def _routing(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> Rout
         request_plane=options.get("--request-plane"),
         env=frontends[0].env,
     )
+
+
+def _frontends(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> list[Pod]:
+    return [pod for pod in pods if commands[pod.name].module == _FRONTEND or pod.role == "frontend"]
 
 
 def _rack(workers: Sequence[_Worker]) -> Rack:
@@ -262,7 +274,7 @@ def _prefixes(
             if words:
                 line = pod.container.document.line(pod.container.place)
                 reason = "a shell's own; tune starts the process alone"
-                unusual.append(LeftOut(f"{role} command", " ".join(words), line, reason))
+                unusual.append(LeftOut(f"{role} command", without_secrets(" ".join(words)), line, reason))
     return ({"command_prefix": prefixes} if prefixes else {}), unusual
 
 
@@ -271,13 +283,32 @@ def _cluster(model: ServedModel, pod: Pod) -> dict[str, Any]:
     return {name: value for name, value in stated.items() if value}
 
 
+def _pods_left_out(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> Iterator[LeftOut]:
+    """Yield options of the frontend without a setting, and pods that are no workers and no first frontend."""
+    frontends = _frontends(pods, commands)
+    for pod in pods:
+        container, command = pod.container, commands[pod.name]
+        line = container.document.line(container.place)
+        if pod in frontends[:1]:
+            for option, value in command.options.items():
+                if option not in _TAKEN_OF_FRONTEND:
+                    yield _option_left_out(f"frontend {option}", option, value, line)
+        elif command.module in (None, _FRONTEND):
+            reason = "tune starts workers, and frontends that are all alike"
+            yield LeftOut(f"component {pod.name}", command.module or pod.role or "", line, reason)
+
+
 def _options_left_out(engine: str, workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:
     for role, worker in workers.items():
         line = worker.pod.container.document.line((*worker.pod.container.place, "args"))
         for option, value in other_options(worker.command, file_reader(engine)).items():
             if option not in _TAKEN_OPTIONS:
-                reason = "an option of the worker that tune sets itself or has no setting for"
-                yield LeftOut(f"{role} {option}", value, line, reason)
+                yield _option_left_out(f"{role} {option}", option, value, line)
+
+
+def _option_left_out(path: str, option: str, value: str, line: int) -> LeftOut:
+    reason = "an option that tune sets itself or has no setting for"
+    return LeftOut(path, "set" if value and looks_secret(option) else value, line, reason)
 
 
 def _object_left_out(document: Document) -> Iterator[LeftOut]:
@@ -287,5 +318,5 @@ def _object_left_out(document: Document) -> Iterator[LeftOut]:
         yield LeftOut(str(kind), "", document.line(()), "an object of Kubernetes; tune launches with Slurm")
         return
     for part in document.left_out({}):
-        if part.path.startswith("data"):
-            yield LeftOut(part.path, part.value, part.line, "no worker reads it")
+        reason = "no worker reads it" if part.path.startswith("data") else _KUBERNETES
+        yield LeftOut(part.path, part.value, part.line, reason)

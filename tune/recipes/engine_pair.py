@@ -9,7 +9,8 @@ from pathlib import Path
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.document import Document
-from tune.recipes.recipe import LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.engine_keys import require_shapes
+from tune.recipes.recipe import LeftOut, Lines, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.yaml_documents import read_documents
 from tune.spec.hardware import Hardware
 from tune.spec.split import ROLES, Role, Split
@@ -91,4 +92,5 @@ def _pool(document: Document, workers: int) -> Pool:
     keys = dict(document.root().content)
     if not keys:
         raise document.error((), "an empty mapping", "the keys of an engine")
-    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, {})
+    require_shapes(document, (), keys, _ENGINE)
+    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, {}, (Lines(document.file),))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,7 @@ from tune.spec.environment import given_values
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
+_NOTE = "# Placeholders of the example cluster, which no program can use; put in your own:"
 _OF_THE_ADDRESS = ("--http-host", "--http-port")
 _OF_DYNAMO = ("DYN_", "ETCD_", "NATS_", "HEAD_NODE")
 _OF_THE_LAUNCH = frozenset(
@@ -43,12 +44,26 @@ class ExportedRecipe:
     """Hold the files of a trial for another program, by their paths.
 
     `main` is the one that settings are kept in. `left_out` says what the other program has no place for in
-    facts of the cluster, which are no part of a trial.
+    facts of the cluster, which are no part of a trial. `placeholders` holds the settings whose values in the
+    files stand for those of a reader's own cluster.
     """
 
     files: Mapping[str, str | bytes]
     main: str
     left_out: tuple[LeftOut, ...] = ()
+    placeholders: tuple[str, ...] = ()
+
+    def with_placeholders(self, example: Iterable[tuple[str, str]]) -> ExportedRecipe:
+        """Return the files with a comment at the top of the main one on each value of `example` in them."""
+        text = str(self.files[self.main])
+        whole = "\n".join(content for content in self.files.values() if isinstance(content, str))
+        found = tuple(f"{name}: {value}" for name, value in example if value in whole)
+        if not found:
+            return self
+        first = 1 if text.startswith("#!") else 0
+        lines = text.splitlines(keepends=True)
+        lines[first:first] = [f"{line}\n" for line in (_NOTE, *(f"#   {line}" for line in found))]
+        return replace(self, files={**self.files, self.main: "".join(lines)}, placeholders=found)
 
     def with_kept(self, kept: KeptSettings) -> ExportedRecipe:
         """Return the files with comments that keep settings at the end of the main one."""

@@ -11,6 +11,7 @@ from tune.recipes.dynamo_graph import is_dynamo_graph, read_dynamo_graph
 from tune.recipes.engine_pair import read_engine_pair
 from tune.recipes.inferencex import is_inferencex, read_inferencex
 from tune.recipes.kept_settings import apply_kept, read_kept
+from tune.recipes.options import option_name
 from tune.recipes.recipe import Recipe
 from tune.recipes.srt_slurm import is_srt_slurm, read_srt_slurm
 from tune.recipes.trtllm_slurm import is_trtllm_slurm, read_trtllm_slurm
@@ -50,7 +51,7 @@ def read_recipes(name: str, split: Split | None, hardware: Hardware) -> list[Rec
     if len(recipes) == 1:
         kept = read_kept(file)
         recipes = [apply_kept(recipe, kept) for recipe in recipes]
-    names = [recipe.name for recipe in recipes]
+    names = [option_name(recipe) for recipe in recipes]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
         raise ConfigurationError(

@@ -18,7 +18,7 @@ from tune.recipes.yaml_documents import read_documents
 from tune.spec.split import ROLES
 
 _CONFIG_FILE = "CONFIG_FILE="
-_FRAMEWORKS = ("dynamo-trt", "dynamo-trtllm")
+_FRAMEWORKS = ("dynamo-trt", "dynamo-trtllm", "dynamo-vllm")
 _REASON = "its config file is what runs, and tune's own load client sends"
 _RECIPES, _STORED_IN = "recipes/", PurePosixPath("benchmarks", "multi_node", "srt-slurm-recipes")
 """A path in a row, and where InferenceX keeps the file: its launcher copies the second to the first."""
@@ -73,7 +73,8 @@ def _config_file(point: Section) -> str | None:
 
 def _require_framework(row: Section) -> None:
     if row.required_text("framework") not in _FRAMEWORKS:
-        raise row.wrong("framework", f"{_FRAMEWORKS[0]}, the only engine of which tune has an adapter")
+        expected = f"{', '.join(_FRAMEWORKS)}, whose config files are recipes that tune reads"
+        raise row.wrong("framework", expected)
 
 
 def _recipe(document: Document, row: Section, point: Section, file: str) -> Recipe:
@@ -117,7 +118,7 @@ def _found(document: Document, point: Section, file: str) -> Path:
 def _disagreements(point: Section, recipe: Recipe) -> Iterator[LeftOut]:
     """Yield what a row says of the workers otherwise than its config file, which is what runs."""
     for (role, pool), name in zip(recipe.pools, ROLES, strict=True):
-        workers = point.section(name).count("num-worker")
+        workers = point.section(name).number_of("num-worker")
         if workers is not None and workers != pool.workers:
             place = (*point.place, role, "num-worker")
             reason = f"its config file, which is what runs, has {pool.workers}"

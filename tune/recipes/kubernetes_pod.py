@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from tune.recipes.document import Section
-from tune.recipes.recipe_environment import merged
+from tune.recipes.document import MOST, Section
+from tune.recipes.recipe_environment import SECRET_REASON, merged
 from tune.spec.environment import looks_secret
 
 ESCAPED = "$$("
@@ -17,11 +18,29 @@ _GPU_RESOURCES = ("gpu", "nvidia.com/gpu")
 
 
 @dataclass(frozen=True)
-class Pod:
-    """Hold the pods of one part: `replicas` times `nodes` pods with `gpus` each.
+class Mount:
+    """Hold where a container sees a ConfigMap: its keys as files in the folder `path`, or one file there.
 
-    `config_maps` has the name of a ConfigMap by the folder in which the container sees it.
+    `keys` has the keys by the names of their files, empty where both are equal and all are there. `file` is
+    the name of the one file (subPath), None for the folder.
     """
+
+    config_map: str
+    path: PurePosixPath
+    keys: Mapping[str, str]
+    file: str | None
+
+    def key_of(self, path: PurePosixPath) -> str | None:
+        """Return the key whose text the container sees at `path`, None where it is another's."""
+        if self.path != (path if self.file else path.parent):
+            return None
+        name = self.file or path.name
+        return self.keys.get(name) if self.keys else name
+
+
+@dataclass(frozen=True)
+class Pod:
+    """Hold the pods of one part: `replicas` times `nodes` pods with `gpus` each."""
 
     name: str
     role: str | None
@@ -30,7 +49,7 @@ class Pod:
     gpus: int
     env: Mapping[str, str | None]
     container: Section
-    config_maps: Mapping[str, str]
+    mounts: tuple[Mount, ...]
 
 
 def read_pod(part: Section, spec: Section) -> Pod:
@@ -54,17 +73,17 @@ def read_pod(part: Section, spec: Section) -> Pod:
         else part.section("podTemplate").section("spec")
     )
     container = pod.section("mainContainer") if "mainContainer" in pod else _main_container(pod)
-    replicas = part.count("replicas", least=0)
+    replicas = part.number_of("replicas", least=0)
     part.accept("componentType", "worker", "main", "frontend")
     return Pod(
         name=part.text("name") or str(part.place[-1]),
         role=part.text("subComponentType") or part.text("type") or part.text("componentType"),
         replicas=1 if replicas is None else replicas,
-        nodes=part.section("multinode").count("nodeCount") or 1,
+        nodes=part.section("multinode").number_of("nodeCount") or 1,
         gpus=_gpus(part) or _gpus(container),
         env=merged(*(_variables(*place) for place in _environments(spec, part, container))),
         container=container,
-        config_maps=_config_maps(pod, container),
+        mounts=tuple(_mounts(pod, container)),
     )
 
 
@@ -89,8 +108,8 @@ def _gpus(section: Section) -> int:
     for name in _GPU_RESOURCES:
         value = limits.anything(name)
         if value is not None:
-            if not str(value).isdigit():
-                raise limits.wrong(name, "a whole number")
+            if not str(value).isdigit() or len(str(value)) > len(str(MOST)) or int(value) > MOST:
+                raise limits.wrong(name, f"a whole number from 0 to {MOST}")
             return int(value)
     return 0
 
@@ -107,23 +126,27 @@ def _variables(section: Section, key: str) -> dict[str, str | None]:
             raise entry.wrong("value", "a text, in quotes")
         variables[name] = None if looks_secret(name) else value.replace(ESCAPED, "$(")
         if looks_secret(name):
-            entry.leave(
-                "value", "by its name a secret, which no file of tune holds: set it in the shell of tune"
-            )
+            entry.leave("value", SECRET_REASON)
     return variables
 
 
-def _config_maps(pod: Section, container: Section) -> dict[str, str]:
+def _mounts(pod: Section, container: Section) -> Iterator[Mount]:
+    """Yield the ConfigMaps that a container mounts."""
     volumes = {}
     for volume in pod.sections("volumes"):
-        config_map = volume.section("configMap").text("name")
+        source = volume.section("configMap")
+        config_map = source.text("name")
         if config_map is not None:
-            volumes[volume.required_text("name")] = config_map
-    mounted = {}
+            items = {
+                item.required_text("path"): item.required_text("key") for item in source.sections("items")
+            }
+            volumes[volume.required_text("name")] = (config_map, items)
     for mount in container.sections("volumeMounts"):
         name = mount.content.get("name")
+        if name is not None and not isinstance(name, str):
+            raise mount.wrong("name", "a text")
         if name in volumes:
             mount.anything("name")
             mount.anything("readOnly")
-            mounted[mount.required_text("mountPath")] = volumes[name]
-    return mounted
+            path = PurePosixPath(mount.required_text("mountPath"))
+            yield Mount(volumes[name][0], path, volumes[name][1], mount.text("subPath"))

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tune.checkpoint.config_json import CONFIG_FILE, checkpoint_sizes, model_sizes
+from tune.checkpoint.config_json import CONFIG_FILE, checkpoint_model, model_sizes
 from tune.errors import ConfigurationError
 from tune.recipes.recipe import ServedModel
 from tune.spec.model import WeightDtype
 
 _PUBLIC_MODELS = Path(__file__).with_name("public_models.yaml")
-_PRECISIONS: Mapping[str, WeightDtype] = {
+PRECISIONS: Mapping[str, WeightDtype | None] = {
     "fp8": "fp8",
     "bf16": "bfloat16",
     "fp16": "float16",
     "int8": "int8",
     "nvfp4": "nvfp4",
     "mxfp4": "mxfp4",
+    "fp4": None,
 }
-"""Number formats of weights, by what recipes call them; fp4 is one of two."""
+"""Number formats of weights, by what recipes call them; fp4 is the one that the model is published in."""
+
+_FORMAT = re.compile(rf"(?<![a-z0-9])({'|'.join(PRECISIONS)})(?![a-z0-9])")
+"""Matches a format in the name of a checkpoint, such as Llama-3.3-70B-Instruct-NVFP4, in small letters."""
 
 
-def checkpoint_model(folder: Path, name: str, served_name: str | None) -> dict[str, Any] | None:
+def model_in_folder(folder: Path, name: str, served_name: str | None) -> dict[str, Any] | None:
     """Return the model of a checkpoint as settings of tune, None where the folder has no config.json.
 
     Parameters
@@ -50,12 +55,9 @@ def checkpoint_model(folder: Path, name: str, served_name: str | None) -> dict[s
     if not (folder / CONFIG_FILE).is_file():
         return None
     try:
-        sizes = checkpoint_sizes(folder)
+        return checkpoint_model(folder / CONFIG_FILE, name, served_name or folder.name)
     except ConfigurationError as error:
         raise ConfigurationError(f"{error} Nothing was written.") from None
-    weights = sum(part.stat().st_size for part in folder.glob("*.safetensors"))
-    known = {"checkpoint_bytes": float(weights)} if weights else {}
-    return {"name": name, "served_name": served_name or folder.name, **sizes, **known}
 
 
 def public_model(model: ServedModel, name: str) -> dict[str, Any] | None:
@@ -68,8 +70,15 @@ def public_model(model: ServedModel, name: str) -> dict[str, Any] | None:
         ]
         if near:
             _, entry = max(near, key=lambda pair: pair[0])
-            precision = (model.precision or "fp8").lower()
-            weight_dtype: WeightDtype = entry["fp4"] if precision == "fp4" else _PRECISIONS[precision]
+            stated = model.precision or _format_in(called) or entry["published"]
+            weight_dtype: WeightDtype = PRECISIONS[stated.lower()] or entry["fp4"]
             served_name = model.served_name or model.repository or model.path.rpartition("/")[2]
-            return {"name": name, "served_name": served_name, **model_sizes(entry["config"], weight_dtype)}
+            attention = entry.get("attention_with_fp4") if weight_dtype == entry["fp4"] else None
+            sizes = model_sizes(entry["config"], weight_dtype, attention)
+            return {"name": name, "served_name": served_name, **sizes}
     return None
+
+
+def _format_in(names: Iterable[str]) -> str | None:
+    """Return the number format that the name of a checkpoint states, None where it states none."""
+    return next((found[0] for name in names if (found := _FORMAT.search(name))), None)

@@ -30,16 +30,27 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Name lines of a file, from `first` to `last`, None for its end."""
+
+    file: str
+    first: int = 1
+    last: int | None = None
+
+
+@dataclass(frozen=True)
 class Pool:
     """Hold the workers of one role: their number, the GPUs of each, and what all of them are given.
 
-    `engine_keys` are the keys of the engine's YAML, with their values as a parser reads them.
+    `engine_keys` are the keys of the engine's YAML, with their values as a parser reads them; `stated` says
+    where they stand.
     """
 
     workers: int
     gpus_per_worker: int
     engine_keys: Mapping[str, Any]
     env: Mapping[str, str | None]
+    stated: tuple[Lines, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,8 @@ class Recipe:
 
     `origin` is its file with the format, in words. `engine` is a name of the table of engines. `cluster`
     holds the settings of the group `cluster` that it states, by their names.
-    `dynamo` is the version of Dynamo, None where none is stated. `rate` is None for a
-    closed loop. `kept` holds settings of the trial that was exported, None for a recipe of others.
+    `dynamo` is the version of Dynamo, None where none is stated. `rate` is None for a closed loop. `stated`
+    holds its files. `kept` holds settings of the trial that was exported, None for a recipe of others.
     """
 
     name: str
@@ -125,6 +136,7 @@ class Recipe:
     dynamo: str | None
     left_out: tuple[LeftOut, ...]
     rate: OfferedRate | None = None
+    stated: tuple[Lines, ...] = ()
     kept: KeptSettings | None = None
 
     @property

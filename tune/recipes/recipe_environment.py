@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tune.recipes.document import Section
 from tune.spec.environment import looks_secret
 
+SECRET_REASON = "by its name a secret, which no file of tune holds: set it in the shell of tune"
 _PER_NODE = ("{node}", "{node_id}")
 
 
@@ -25,7 +26,7 @@ def read_environment(section: Section, key: str) -> dict[str, str | None]:
         secret = looks_secret(name)
         variables[name] = None if secret else value
         if secret and value:
-            part.leave(name, "by its name a secret, which no file of tune holds: set it in the shell of tune")
+            part.leave(name, SECRET_REASON)
     return variables
 
 

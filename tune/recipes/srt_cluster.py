@@ -7,7 +7,9 @@ from typing import Any
 
 from tune.deploy.extra_sbatch import REFUSED
 from tune.deploy.srun_options import OPTIONS_OF_TUNE, REFUSED_OPTIONS
-from tune.recipes.document import Section
+from tune.recipes.document import Section, shown
+from tune.recipes.recipe_environment import SECRET_REASON
+from tune.spec.environment import without_secrets
 
 _ALIAS = "an alias that srt-slurm's own cluster file resolves"
 SERVER_ONLY: Mapping[str, str] = {
@@ -73,7 +75,7 @@ def _mounts(root: Section) -> list[str]:
     mounts = []
     for place, mount in root.items("extra_mount"):
         if not isinstance(mount, str) or ":" not in mount:
-            raise root.document.error(place, repr(mount), "SOURCE:TARGET")
+            raise root.document.error(place, shown(mount), "SOURCE:TARGET")
         if _stands_alone(mount):
             root.document.used.add(place)
             mounts.append(mount)
@@ -102,14 +104,18 @@ def _directives(root: Section) -> list[str]:
 
 
 def _taken_over(part: Section, own: Collection[str], refused: Mapping[str, str]) -> list[str]:
-    """Return the options of `part`, `--NAME=VALUE` or `--NAME`, but for tune's own and those `refused`."""
+    """Return the options of `part`, `--NAME=VALUE` or `--NAME`, but for tune's own, secrets and `refused`."""
     options = []
     for name in part.content:
+        value = part.content[name]
+        option = f"--{name}" if value in ("", None) else f"--{name}={value}"
         if name in refused:
             part.leave(name, refused[name])
+        elif name not in own and without_secrets(option) != option:
+            part.leave(name, SECRET_REASON)
         elif name not in own:
-            value = part.anything(name)
-            options.append(f"--{name}" if value in ("", None) else f"--{name}={value}")
+            part.anything(name)
+            options.append(option)
     return options
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune.recipes.document import Section
-from tune.recipes.recipe import Head, Rack, Routing
+from tune.recipes.recipe import Head, Lines, Rack, Routing
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.spec.split import Role
 
@@ -34,7 +34,8 @@ _NUMACTL_GPUS = ("gb200", "gb300", "vrnvl72")
 class SrtPools:
     """Hold what a recipe states of each role; `gpus` are those of one worker, None where it states none.
 
-    `engine` is a name of the table of engines, `has_file` says whether its workers read a file.
+    `engine` is a name of the table of engines, `has_file` says whether its workers read a file, and `stated`
+    where the keys stand.
     """
 
     engine: str
@@ -44,6 +45,7 @@ class SrtPools:
     nodes: Mapping[Role, int]
     workers: Mapping[Role, int]
     gpus: Mapping[Role, int | None]
+    stated: Mapping[Role, Lines]
     served_name: str | None
 
 
@@ -55,7 +57,7 @@ def read_rack(root: Section, pools: SrtPools) -> Rack:
     kept = _kept_nodes(root)
     return Rack(
         nodes=sum(pools.nodes.values()) + kept,
-        gpus_per_node=resources.count("gpus_per_node") or _GPUS_PER_NODE,
+        gpus_per_node=resources.number_of("gpus_per_node") or _GPUS_PER_NODE,
         gpu=resources.text("gpu_type"),
         head="none" if kept else _head(root),
     )
@@ -154,7 +156,7 @@ def read_routing(root: Section, rack: Rack, shared: Mapping[str, str | None]) ->
 
 def _frontends(frontend: Section, worker_nodes: int) -> int:
     """Return how many frontends there are; without a word on them, up to ten behind a proxy."""
-    further = frontend.count("num_additional_frontends", least=0)
+    further = frontend.number_of("num_additional_frontends", least=0)
     several = frontend.flag("enable_multiple_frontends", default=True)
     if worker_nodes == 1 or not several:
         return 1

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from tune.engines.registry import file_reader
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import Lengths, OfferedRate, Pool, Recipe, ServedModel, version_of_image
+from tune.recipes.engine_keys import required_keys
+from tune.recipes.model_sizes import PRECISIONS
+from tune.recipes.recipe import Lengths, Lines, OfferedRate, Pool, Recipe, ServedModel, version_of_image
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
 from tune.recipes.srt_rack import SrtPools, read_prefixes, read_rack, read_routing
@@ -75,6 +76,7 @@ def read_srt_slurm(document: Document) -> Recipe:
         cluster=cluster,
         dynamo=dynamo,
         left_out=(*document.left_out(REASONS), *routing.left_out),
+        stated=(Lines(document.file),),
     )
 
 
@@ -92,18 +94,24 @@ def _pools_of_backend(root: Section) -> SrtPools:
     _refuse_aggregated(resources, "agg_workers", "agg_nodes")
     configured = backend.section(f"{ENGINES[engine].recipe_name}_config", required=True)
     backend.accept("connector", "nixl")
-    for key in ("publish_events_and_metrics", "publish_metrics"):
-        backend.accept(key, False, None)
+    _accept_silent_workers(backend)
     return SrtPools(
         engine=engine,
         has_file=file_reader(engine).has_file,
-        keys={role: _engine_keys(configured, role) for role in ROLES},
+        keys={role: required_keys(configured, role, engine) for role in ROLES},
         env={role: read_environment(backend, f"{role}_environment") for role in ROLES},
-        nodes={role: resources.required_count(f"{role}_nodes", least=0) for role in ROLES},
-        workers={role: resources.required_count(f"{role}_workers") for role in ROLES},
-        gpus={role: resources.count(f"gpus_per_{role}") for role in ROLES},
+        nodes={role: resources.required_number_of(f"{role}_nodes", least=0) for role in ROLES},
+        workers={role: resources.required_number_of(f"{role}_workers") for role in ROLES},
+        gpus={role: resources.number_of(f"gpus_per_{role}") for role in ROLES},
+        stated={role: root.document.lines_of((*configured.place, role)) for role in ROLES},
         served_name=backend.text("served_model_name"),
     )
+
+
+def _accept_silent_workers(section: Section) -> None:
+    """Count options as used that say what tune's workers do: they publish no metrics of the engine."""
+    for key in ("publish_events_and_metrics", "publish_metrics"):
+        section.accept(key, False, None)
 
 
 def _pools_of_roles(root: Section) -> SrtPools:
@@ -121,17 +129,19 @@ def _pools_of_roles(root: Section) -> SrtPools:
         )
     for section, _ in named:
         section.accept("connector", "nixl")
+        _accept_silent_workers(section)
     for part in parts.values():
         part.accept("critical", True)
         part.accept("sidecar", False)
     return SrtPools(
         engine=engines[0],
         has_file=file_reader(engines[0]).has_file,
-        keys={role: _engine_keys(part, "args") for role, part in parts.items()},
+        keys={role: required_keys(part, "args", engines[0]) for role, part in parts.items()},
         env={role: read_environment(part, "env") for role, part in parts.items()},
         nodes={role: _nodes(part) for role, part in parts.items()},
-        workers={role: part.required_count("workers") for role, part in parts.items()},
-        gpus={role: part.count("gpus") for role, part in parts.items()},
+        workers={role: part.required_number_of("workers") for role, part in parts.items()},
+        gpus={role: part.number_of("gpus") for role, part in parts.items()},
+        stated={role: root.document.lines_of((*part.place, "args")) for role, part in parts.items()},
         served_name=_served_name(named, parts),
     )
 
@@ -161,7 +171,7 @@ def _nodes(part: Section) -> int:
     if part.content.get("nodes") == "colocate":
         part.anything("nodes")
         return 0
-    return part.required_count("nodes")
+    return part.required_number_of("nodes")
 
 
 def _engine(section: Section, key: str) -> str:
@@ -175,31 +185,27 @@ def _engine(section: Section, key: str) -> str:
 def _refuse_aggregated(section: Section, *keys: str) -> None:
     for key in keys:
         if section.content.get(key):
-            raise section.wrong(key, "prefill and decode workers: tune serves disaggregated")
-
-
-def _engine_keys(section: Section, key: str) -> dict[str, Any]:
-    keys = section.mapping(key)
-    if not keys:
-        raise section.missing(key, "the keys of the engine's YAML")
-    return keys
+            raise section.wrong(key, "prefill and decode workers: aggregated ones are not read")
 
 
 def _pool(pools: SrtPools, role: Role, gpus_per_node: int, shared: Mapping[str, str | None]) -> Pool:
     gpus = pools.gpus[role] or pools.nodes[role] * gpus_per_node // pools.workers[role]
-    return Pool(pools.workers[role], gpus, pools.keys[role], merged(shared, pools.env[role]))
+    env = merged(shared, pools.env[role])
+    return Pool(pools.workers[role], gpus, pools.keys[role], env, (pools.stated[role],))
 
 
 def _model(root: Section, served_name: str | None) -> ServedModel:
     model = root.section("model", required=True)
     stated = root.section("identity").section("model") if "identity" in root else root.section("identity")
-    path = model.required_text("path")
+    path, precision = model.required_text("path"), model.text("precision")
+    if precision is not None and precision.lower() not in PRECISIONS:
+        raise model.wrong("precision", f"one of {', '.join(PRECISIONS)}")
     repository = path.removeprefix("hf:") if "/" in path and not path.startswith("/") else None
     return ServedModel(
         path=path.removeprefix("hf:"),
         repository=stated.text("repo") or repository,
         served_name=served_name,
-        precision=model.text("precision"),
+        precision=precision,
     )
 
 
@@ -237,15 +243,16 @@ def _rate(root: Section) -> OfferedRate | None:
 
 def _dynamo_version(root: Section) -> str | None:
     """Return the version of Dynamo: of its own block, of what was tested, or of the image."""
-    dynamo, identity = root.section("dynamo"), root.content.get("identity") or {}
+    dynamo, identity = root.section("dynamo"), root.section("identity")
     dynamo.accept("install", False)
-    image = (identity.get("container") or {}).get("image") or root.section("model").content.get("container")
+    tested = identity.section("container").content.get("image")
+    image = tested or root.section("model").content.get("container")
     stated = [
         dynamo.content.get("version"),
         dynamo.content.get("wheel"),
         dynamo.section("source").content.get("pypi"),
         dynamo.section("source").content.get("wheel"),
-        (identity.get("frameworks") or {}).get("dynamo"),
+        identity.section("frameworks").content.get("dynamo"),
         version_of_image(str(image)),
     ]
     return next((text for text in stated if isinstance(text, str)), None)

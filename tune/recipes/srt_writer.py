@@ -63,7 +63,7 @@ def write_srt_slurm(trial: PlannedTrial) -> ExportedRecipe:
             "interval_seconds": _POLL_S,
         },
         **_stated(
-            extra_mount=list(facts.container_mounts) or None,
+            extra_mount=[m if ":" in m else f"{m}:{m}" for m in facts.container_mounts] or None,
             srun_options=dict(_option(text) for text in facts.srun_options) or None,
             sbatch_directives=_directives(trial) or None,
         ),
@@ -93,7 +93,11 @@ def _engine(trial: PlannedTrial) -> dict[str, Any]:
     if not file_reader(trial.spec.stack.engine).has_file:
         return engine
     binds = trial.prefix("prefill") == trial.prefix("decode") == WORKER_NUMACTL
-    return engine | {"served_model_name": trial.spec.model.served_name, "numa_memory_bind": binds}
+    return engine | {
+        "served_model_name": trial.spec.model.served_name,
+        "publish_metrics": False,  # else srt-slurm adds an option that older workers do not have
+        "numa_memory_bind": binds,
+    }
 
 
 def _role(trial: PlannedTrial, role: Role, nodes: int | str) -> dict[str, Any]:

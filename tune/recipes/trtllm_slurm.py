@@ -12,7 +12,8 @@ from typing import Any
 
 from tune.engines.registry import file_reader
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import LeftOut, Lengths, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.engine_keys import required_keys
+from tune.recipes.recipe import LeftOut, Lengths, Lines, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.recipe_environment import merged, words_as_environment
 from tune.spec.split import ROLES, Role
 
@@ -45,7 +46,7 @@ def read_trtllm_slurm(document: Document) -> Recipe:
     root = document.root()
     slurm, environment = root.section("slurm"), root.section("environment")
     pools = {role: _pool(root, environment, role) for role in ROLES}
-    per_node = root.section("hardware", required=True).required_count("gpus_per_node")
+    per_node = root.section("hardware", required=True).required_number_of("gpus_per_node")
     server_env = words_as_environment(environment, "server_env_var")
     cluster, model = _cluster(slurm, environment), _model(environment)
     if slurm.flag("numa_bind", default=False):
@@ -67,18 +68,18 @@ def read_trtllm_slurm(document: Document) -> Recipe:
         cluster=cluster,
         dynamo=None,
         left_out=(*document.left_out(_REASONS), served_by),
+        stated=(Lines(document.file),),
     )
 
 
 def _pool(root: Section, environment: Section, role: Role) -> Pool:
     server = _SERVERS[role]
-    workers = root.section("hardware", required=True).required_count(f"num_{server}_servers")
-    keys = root.section("worker_config", required=True).mapping(server)
-    if not keys:
-        raise root.section("worker_config").missing(server, "the keys of the engine's YAML")
+    workers = root.section("hardware", required=True).required_number_of(f"num_{server}_servers")
+    section = root.section("worker_config", required=True)
+    keys, stated = required_keys(section, server, _ENGINE), root.document.lines_of((*section.place, server))
     shared = words_as_environment(environment, "worker_env_var")
     own = words_as_environment(environment, f"{server}_worker_env_var")
-    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, merged(shared, own))
+    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, merged(shared, own), (stated,))
 
 
 def _nodes(pool: Pool, per_node: int) -> int:

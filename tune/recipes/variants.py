@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tune.errors import ConfigurationError
-from tune.recipes.document import Document, Place
+from tune.recipes.document import Document, KeyPath
 
 _BASE, _OVERRIDE, _ZIP = "base", "override_", "zip_override_"
 _ONE_OF_A_ZIP = re.compile(r"(?P<key>[^\[]+)\[(?P<index>\d+)\]")
@@ -108,7 +108,7 @@ def _at(value: Any, position: int) -> Any:
     return value
 
 
-def _merged(document: Document, key: Place, values: Mapping[str, Any], suffix: str) -> Document:
+def _merged(document: Document, key: KeyPath, values: Mapping[str, Any], suffix: str) -> Document:
     """Return the base with `values`, which stand below `key`, and lines of both."""
     base = document.mapping_at((_BASE,), document.content[_BASE])
     content = _merge(base, values)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from tune.spec.base import FrozenModel, NonNegativeFloat
+from tune.spec.failure import FailureCause, FailureEvidence
 
 
 class Phases(FrozenModel):
@@ -26,19 +25,20 @@ class Phases(FrozenModel):
 class AttemptRecord(FrozenModel):
     """Hold `raw/<attempt>/attempt.json`, the last file that the backend writes for an attempt.
 
-    `held_s` is how long the attempt held its GPUs. `error` is None when all probes ran, else the text of
-    the failure. `cause` is then "configuration" (an engine rejected its settings, memory ran out) or
-    "infrastructure" (a node, the network, a fault of tune). Times are ISO 8601 in UTC. `phases` is None
-    where no process of the attempt lived long enough to record them. `failed_nodes` are the hosts that the
-    scheduler blames for the end; absent where it blames none. `image_sha256` is the digest of the image's
-    file; absent where there is none, or it was not read to its end.
+    `occupied_s` is how long the attempt held its GPUs. `error` is None when all probes ran, else the text of
+    the failure, `cause` its class (tune.spec.failure), and `evidence` the line that tells it, absent where
+    none does. Times are ISO 8601 in UTC. `phases` is None where no process of the attempt lived long enough
+    to record them. `failed_nodes` are the hosts that the scheduler blames for the end; absent where it blames
+    none. `image_sha256` is the digest of the image's file; absent where there is none, or it was not read to
+    its end.
     """
 
     started_at: str
     ended_at: str
-    held_s: NonNegativeFloat
+    occupied_s: NonNegativeFloat
     error: str | None = None
-    cause: Literal["configuration", "infrastructure"] | None = None
+    cause: FailureCause | None = None
+    evidence: FailureEvidence | None = Field(default=None, exclude_if=lambda evidence: evidence is None)
     phases: Phases | None = None
     failed_nodes: tuple[str, ...] | None = Field(default=None, exclude_if=lambda nodes: nodes is None)
     image_sha256: str | None = Field(default=None, exclude_if=lambda digest: digest is None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tune.core.files import read_record, write_text
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.split import Role
 
 _PROBE_REQUEST_FILE, _CAPACITY_FILE = "probe_request.json", "capacity.json"
 EARLY_STOP_FILE = "early_stop.json"
@@ -57,8 +58,8 @@ class CapacityRecord(FrozenModel):
     that missed, `capacity_qps` the estimate of the highest rate that holds. `prefill_capacity_qps` and
     `decode_capacity_qps` are the pool capacities: what each pool sustains when the other never limits it.
     `fitted` holds the parameters that the forecast fitted to the probes, by their names in the calibration.
-    `censored` says that the search stopped early, clearly below the rate to beat. `forecast` holds what the
-    fitted forecast expects at the rates that it looked at, in their order.
+    `stopped_early`: the capacity is clearly below the rate to beat. `forecast` holds what the fitted forecast
+    expects at the rates that it looked at, in their order.
     """
 
     verified_qps: PositiveFloat | None
@@ -67,8 +68,14 @@ class CapacityRecord(FrozenModel):
     prefill_capacity_qps: NonNegativeFloat | None = None
     decode_capacity_qps: NonNegativeFloat | None = None
     fitted: dict[str, float]
-    censored: bool = False
+    stopped_early: bool = False
     forecast: tuple[ForecastPoint, ...] = ()
+
+    @property
+    def pool_capacity_qps(self) -> dict[Role, float]:
+        """Return the pool capacities by role; empty where not both are known."""
+        prefill, decode = self.prefill_capacity_qps, self.decode_capacity_qps
+        return {"prefill": prefill, "decode": decode} if prefill and decode else {}
 
 
 def write_probe_request(probe: Path, record: ProbeRequest) -> None:

@@ -80,7 +80,7 @@ class ConfirmedConfiguration(FrozenModel):
     Figures are None where `reason` says why. One further full run at `guaranteed_qps`, on a new deployment
     and in a new shuffle, holds with probability `confidence_frac`; `margin_frac` is how far that rate lies
     below the mean capacity. `shuffle_sd_frac` is the standard deviation, over shuffles, of the rate that one
-    run holds. `slo_held_repeats` counts the repeats in which a full run held at the guaranteed rate or
+    run holds. `slo_met_repeats` counts the repeats in which a full run held at the guaranteed rate or
     above. `output_tps_per_gpu` is at the guaranteed rate, with the tokens per answer that the repeats
     measured. `tied` says that the data cannot separate the configuration from the first, and `loss` by how
     much it loses; they are None for the first itself and where nothing can be compared. `model_error_frac` is
@@ -98,7 +98,7 @@ class ConfirmedConfiguration(FrozenModel):
     guaranteed_qps: PositiveFloat | None
     margin_frac: NonNegativeFloat | None
     next_deployment_qps: PositiveFloat | None = None
-    slo_held_repeats: NonNegativeInt
+    slo_met_repeats: NonNegativeInt
     tokens_per_query: PositiveFloat | None
     output_tps_per_gpu: PositiveFloat | None
     tied: bool | None
@@ -130,13 +130,13 @@ class ConfirmedConfiguration(FrozenModel):
 class AccuracyCheck(FrozenModel):
     """Hold the trial that measured the accuracy of the winner, in a run at its guaranteed rate.
 
-    `slo_held` says whether the performance run of that deployment held the SLO. `accuracy` is None where the
+    `slo_met` says whether the performance run of that deployment held the SLO. `accuracy` is None where the
     trial measured none, and `reason` says why.
     """
 
     trial_id: str
     target_qps: PositiveFloat
-    slo_held: bool
+    slo_met: bool
     accuracy: Accuracy | None
     reason: str | None
 
@@ -195,7 +195,7 @@ def repeats_root(study: Path) -> Path:
 def write_confirmation(repeats: Path, record: Confirmation) -> Path:
     """Write confirmation.json into `repeats`, return its path; raise ConfigurationError where that fails."""
     path = repeats / _FILE
-    write_text(path, record.model_dump_json(indent=1, by_alias=True) + "\n")
+    write_text(path, record.model_dump_json(indent=1, by_alias=True) + "\n", durable=True)
     return path
 
 

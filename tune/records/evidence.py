@@ -16,12 +16,14 @@ _BEGINNING = '{"evidence":'
 class NodeEvidence(FrozenModel):
     """Hold what one node reports of itself (tune/deploy/collect_evidence.py).
 
+    `transport` holds the variables that choose how KV caches travel, None where they were not asked for.
     `missing` holds what could not be found out, with the reason.
     """
 
     host: str
     versions: Mapping[str, str]
     hardware: Mapping[str, str]
+    transport: Mapping[str, str] | None = None
     missing: Mapping[str, str]
 
 
@@ -29,12 +31,14 @@ class Evidence(FrozenModel):
     """Hold `raw/<attempt>/evidence.json`.
 
     `nodes` are the hosts in the order of their node indices. `versions`, `hardware` and `missing` say by name
-    what the nodes found, or why they did not; where nodes differ, the text names them.
+    what the nodes found, or why they did not; where nodes differ, the text names them. `transport` says the
+    same of the variables that choose how KV caches travel; None where no node was asked.
     """
 
     nodes: tuple[str, ...]
     versions: Mapping[str, str]
     hardware: Mapping[str, str]
+    transport: Mapping[str, str] | None = None
     missing: Mapping[str, str]
 
 
@@ -72,11 +76,13 @@ def merge_reports(nodes: Sequence[str], reports: Sequence[NodeEvidence], silence
     by_host = {report.host: report for report in reports}
     known = [by_host[host] for host in dict.fromkeys(nodes) if host in by_host]
     silent = [host for host in dict.fromkeys(nodes) if host not in by_host]
+    transport = {report.host: report.transport for report in known if report.transport is not None}
     missing = _agreed({report.host: report.missing for report in known})
     return Evidence(
         nodes=tuple(nodes),
         versions=_agreed({report.host: report.versions for report in known}),
         hardware=_agreed({report.host: report.hardware for report in known}),
+        transport=_agreed(transport) if transport else None,
         missing=missing | ({f"report of {', '.join(silent)}": silence} if silent else {}),
     )
 

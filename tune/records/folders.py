@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from tune.core.files import read_record, write_text
+from tune.core.files import read_record, unreadable, write_text
+from tune.errors import ResumableError
 from tune.records.attempt_record import AttemptRecord
 from tune.records.outcome import Outcome
 from tune.records.proposals import Proposal, append_proposal, read_proposals
@@ -59,9 +61,9 @@ class TrialFolder:
         """Return the outcome of the trial, None without an outcome.json."""
         return read_record(self.root / "outcome.json", Outcome)
 
-    def write_outcome(self, outcome: Outcome) -> None:
-        """Write outcome.json."""
-        _write(self.root / "outcome.json", outcome)
+    def write_outcome(self, outcome: Outcome, *, durable: bool = False) -> None:
+        """Write outcome.json, `durable` as in tune.core.files.open_atomic."""
+        _write(self.root / "outcome.json", outcome, durable=durable)
 
     def attempts(self) -> tuple[Path, ...]:
         """Return the folders of the attempts so far, in order: raw/1, raw/2, ..."""
@@ -89,11 +91,13 @@ def trial_of(attempt: Path) -> TrialFolder:
 class StudyFolder:
     """Locate runs/<study>, which holds study.json, proposals.jsonl and one folder for each trial.
 
-    Writing raises ConfigurationError where the folder cannot be written. Reading raises ResumableError, which
-    names the file, for one that is torn or of another shape.
+    `require_held` is called before every write: where this process locked the study, it raises ResumableError
+    once the lock is lost. Writing raises ConfigurationError where the folder cannot be written. Reading
+    raises ResumableError, which names the file, for one that is torn or of another shape.
     """
 
     root: Path
+    require_held: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
     def trial(self, trial_id: str) -> TrialFolder:
         """Return the folder of the trial `trial_id`, whether it exists or not."""
@@ -101,7 +105,7 @@ class StudyFolder:
 
     def trials(self) -> tuple[TrialFolder, ...]:
         """Return every trial that has a spec.json, sorted by trial_id."""
-        return tuple(TrialFolder(path.parent) for path in sorted(self.root.glob("*/spec.json")))
+        return tuple(TrialFolder(folder) for folder in self._with("spec.json"))
 
     def outcomes(self, *, aside: bool = False) -> tuple[Outcome, ...]:
         """Return the outcomes on record, sorted by number.
@@ -109,17 +113,48 @@ class StudyFolder:
         They are those of the trials left aside (StudyRecord.aside), or without it all others.
         """
         names = self._aside()
-        paths = sorted(p for p in self.root.glob("*/outcome.json") if (p.parent.name in names) == aside)
-        outcomes = (TrialFolder(path.parent).read_outcome() for path in paths)
+        folders = (folder for folder in self._with("outcome.json") if (folder.name in names) == aside)
+        outcomes = (TrialFolder(folder).read_outcome() for folder in folders)
         return tuple(sorted((outcome for outcome in outcomes if outcome), key=lambda outcome: outcome.number))
+
+    def unjudged(self) -> tuple[str, ...]:
+        """Return the trials with an attempt that has ended, but without an outcome.json."""
+        ended = {path.parents[2] for path in self.root.glob(f"*/raw/*/{_ATTEMPT_FILE}")}
+        return tuple(sorted(path.name for path in ended.difference(self._with("outcome.json"))))
+
+    def _with(self, name: str) -> list[Path]:
+        """Return the folders that hold a file `name`, sorted.
+
+        Raises ResumableError for one that this user may not look into: it would be left out in silence.
+        """
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [folder for folder in folders if _is_there(folder / name)]
+
+    def spec_of(self, outcome: Outcome) -> TrialSpec:
+        """Return the configuration of a trial: its spec.json, or where that is missing, composed again.
+
+        Raises ResumableError where the records do not compose it.
+        """
+        spec, study = self.trial(outcome.trial_id).read_spec(), self.read_study()
+        if spec is None and study:
+            spec = study.compose_trial(outcome.trial_id, outcome.provenance.get("params"))
+        if spec is None:
+            path = self.trial(outcome.trial_id).root
+            raise ResumableError(
+                f"{path / 'spec.json'}: found none, and study.json does not compose this trial again; "
+                "expected the configuration of the trial. Copy the file from where the trial ran, or move "
+                f"{path} away: this command then leaves the trial out, and the study's measures it again."
+            )
+        return spec
 
     def read_study(self) -> StudyRecord | None:
         """Return the record of the study, None without a study.json."""
         return read_record(self.root / "study.json", StudyRecord)
 
     def write_study(self, record: StudyRecord) -> None:
-        """Write study.json."""
-        _write(self.root / "study.json", record)
+        """Write study.json; it outlives a loss of power."""
+        self.require_held()
+        _write(self.root / "study.json", record, durable=True)
 
     def read_proposals(self, *, with_aside: bool = False) -> tuple[Proposal, ...]:
         """Return the last line of every number, without a last line that a kill tore off.
@@ -138,12 +173,23 @@ class StudyFolder:
 
     def append_proposal(self, proposal: Proposal) -> None:
         """Append one line to proposals.jsonl."""
+        self.require_held()
         append_proposal(self.root / "proposals.jsonl", proposal)
 
 
-def write_attempt(attempt: Path, record: AttemptRecord) -> None:
-    """Write attempt.json, the last file of an attempt, into the folder `attempt`."""
-    _write(attempt / _ATTEMPT_FILE, record)
+def write_attempt(attempt: Path, record: AttemptRecord, *, durable: bool = False) -> None:
+    """Write attempt.json, the last file of an attempt.
+
+    Parameters
+    ----------
+    attempt
+        Folder of the attempt.
+    record
+        What the file holds.
+    durable
+        Whether it outlives a loss of power.
+    """
+    _write(attempt / _ATTEMPT_FILE, record, durable=durable)
 
 
 def has_ended(attempt: Path) -> bool:
@@ -160,6 +206,17 @@ def read_attempt(attempt: Path) -> AttemptRecord | None:
     return read_record(attempt / _ATTEMPT_FILE, AttemptRecord)
 
 
-def _write(path: Path, record: BaseModel) -> None:
+def _is_there(path: Path) -> bool:
+    """Return whether there is something at `path`; raise ResumableError where this user may not look."""
+    try:
+        path.stat(follow_symlinks=False)
+    except PermissionError as error:
+        raise unreadable(path.parent) from error
+    except OSError:
+        return False
+    return True
+
+
+def _write(path: Path, record: BaseModel, *, durable: bool = False) -> None:
     """Write a record as JSON."""
-    write_text(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_text(path, record.model_dump_json(by_alias=True, indent=1) + "\n", durable=durable)

@@ -11,7 +11,10 @@ from tune.records.accuracy import Accuracy
 from tune.records.attempt_record import Phases
 from tune.records.capacity_search import ForecastPoint
 from tune.records.model_error import ModelError
+from tune.records.run_check import RunCheck
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
+from tune.spec.failure import FailureCause, FailureEvidence
+from tune.spec.load import load_text
 from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, STATISTICS, LatencyLimit, LatencyMetric
 
 
@@ -63,19 +66,39 @@ class LatencyRecord(FrozenModel):
         return statistics
 
 
+class RunRecord(LatencyRecord):
+    """Give the load of a run: the rate `target_qps`, or in a closed loop the number of its users."""
+
+    if TYPE_CHECKING:
+        target_qps: float | None
+        concurrency: int | None = None
+
+    @property
+    def offered_qps(self) -> float:
+        """Return the rate of the run, queries/s; of a closed loop, which has none, ValueError."""
+        if self.target_qps is None:
+            raise ValueError("a closed loop offers no rate")
+        return self.target_qps
+
+    @property
+    def load(self) -> str:
+        """Return the load of the run in words: its rate, or the users of a closed loop."""
+        return load_text(self.target_qps, self.concurrency)
+
+
 class CapacityQps(FrozenModel):
     """Hold estimates of and limits on a deployment's capacity, in queries/s.
 
     `low` is the verified rate, the highest that held in a run of full length; `high` is the lowest above it
     that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
     to hold in half of all shuffles, where a search looked for it. `prefill` and `decode` are the pool
-    capacities. `censored` says that the deployment was stopped early, clearly below the rate `early_stop`.
+    capacities. `stopped_early`: the deployment was stopped, as it is clearly below the rate `early_stop`.
     `range` is the range of rates in which the search began; it goes on beyond an end that is no answer.
     """
 
     low: float | None
     high: float | None
-    censored: bool
+    stopped_early: bool
     estimate: float | None = None
     prefill: float | None = None
     decode: float | None = None
@@ -164,12 +187,12 @@ class LatencySpread(FrozenModel):
 class LoadGenSpread(SparseModel):
     """Hold the spread of a probe over `shuffles` shuffles of the prompt lengths, its own included.
 
-    `slo_held` counts the shuffles in which the SLO held. Each figure of the SLO has its spread, by the
+    `slo_met` counts the shuffles in which the SLO held. Each figure of the SLO has its spread, by the
     limit's key in tune.spec.metrics; those of further limits are absent where the study lifts them.
     """
 
     shuffles: int
-    slo_held: int
+    slo_met: int
     ttft_p99_s: LatencySpread | None
     tpot_p99_s: LatencySpread | None
 
@@ -191,9 +214,11 @@ else:
 
 
 BottleneckKind = Literal[
-    "prefill", "decode_slots", "decode_kv", "decode_step_time", "kv_transfer", "frontend", "rate", "unknown"
-]
-"""What keeps a probe from more tokens/s under its SLO; "rate" means nothing but the offered rate."""
+    "prefill", "decode_slots", "decode_kv", "decode_step_time", "kv_transfer", "frontend", "rate", "users",
+    "unknown",
+]  # fmt: skip
+"""What keeps a probe from more tokens/s under its SLO; "rate" means nothing but the offered rate, "users"
+nothing but the users of a closed loop."""
 
 
 class Recommendation(FrozenModel):
@@ -211,15 +236,17 @@ class Bottleneck(FrozenModel):
     recommendations: tuple[Recommendation, ...]
 
 
-class Probe(LatencyRecord):
+class Probe(RunRecord):
     """Hold one LoadGen run on a live deployment; `raw` is its folder, relative to the trial's.
 
     `full` says that the probe was the run of full length; others are short runs of a part of its requests.
     `stopped` says that it ended when it could no longer hold its SLO; its figures are those of the requests
-    until then.
+    until then. `may_pass` says of an invalid probe that another run of the same plan may be valid.
+    `checks` say whether what was measured is what was meant; they are absent for a simulated run.
     """
 
-    target_qps: float
+    target_qps: float | None
+    concurrency: int | None = Field(default=None, exclude_if=lambda users: users is None)
     queries: int
     valid: bool
     feasible: bool
@@ -237,10 +264,15 @@ class Probe(LatencyRecord):
     bottleneck: Bottleneck | None = None
     full: bool = True
     stopped: bool = False
+    may_pass: bool = Field(default=False, exclude_if=lambda may_pass: not may_pass)
+    checks: tuple[RunCheck, ...] = Field(default=(), exclude_if=lambda checks: not checks)
 
 
 class Attempt(FrozenModel):
-    """Hold one try at a trial; times are ISO 8601 in UTC, `phases` is None where not recorded."""
+    """Hold one try at a trial; times are ISO 8601 in UTC, `phases` is None where not recorded.
+
+    `cause` is the class of a failure and `evidence` the line that tells it; absent where there is none.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -248,15 +280,17 @@ class Attempt(FrozenModel):
     ended_at: str
     gpu_hours: float
     class_: Literal["measured", "infeasible", "failed"] = Field(alias="class")
+    cause: FailureCause | None = Field(default=None, exclude_if=lambda cause: cause is None)
+    evidence: FailureEvidence | None = Field(default=None, exclude_if=lambda evidence: evidence is None)
     phases: Phases | None = None
 
 
-class Outcome(LatencyRecord):
+class Outcome(RunRecord):
     """Hold the record of a trial; absent figures are None, and `reason` says why in words.
 
     `model_error` is that of the simulator, None where the trial was measured on a real rack. `forecast` holds
     what a capacity search expects of full runs, by rate; it is empty where the rate was not searched.
-    `accuracy` is absent where no accuracy run was made.
+    `accuracy` is absent where no accuracy run was made. `checks` are those of the probe that is judged.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -273,7 +307,8 @@ class Outcome(LatencyRecord):
     output_tps: float | None
     loadgen_tps: float | None
     gpus: int
-    target_qps: float
+    target_qps: float | None
+    concurrency: int | None = Field(default=None, exclude_if=lambda users: users is None)
     completed_qps: float | None
     capacity_qps: CapacityQps
     __annotations__ |= LATENCY_FIELDS
@@ -289,3 +324,4 @@ class Outcome(LatencyRecord):
     model_error: ModelError | None = None
     forecast: tuple[ForecastPoint, ...] = ()
     accuracy: Accuracy | None = Field(default=None, exclude_if=lambda accuracy: accuracy is None)
+    checks: tuple[RunCheck, ...] = Field(default=(), exclude_if=lambda checks: not checks)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from tune.core.files import first_validation_error, no_link, write_error
+from tune.core.files import (
+    MOVE_FILE,
+    first_validation_error,
+    no_link,
+    read_file,
+    unreadable,
+    write_error,
+)
 from tune.errors import ResumableError
 from tune.records.posterior_summary import Interval
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt
 from tune.spec.space import Value
+
+_TAIL_BYTES = 1 << 14
+"""Bytes at the end of the file that are read first; a line has some hundred."""
 
 
 class Proposal(FrozenModel):
@@ -37,14 +49,16 @@ def read_proposals(path: Path) -> tuple[Proposal, ...]:
     proposal.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return ()
+        content = read_file(path)
+    except PermissionError as error:
+        raise unreadable(path) from error
     except OSError as error:
         raise ResumableError(
-            f"{path}: cannot be read ({first_validation_error(error)}); expected the proposals."
+            f"{path}: cannot be read ({first_validation_error(error)}); expected the proposals. {MOVE_FILE}"
         ) from error
-    proposals = []
+    if content is None:
+        return ()
+    lines, proposals = content.split(b"\n"), []
     for number, line in enumerate(lines, start=1):
         try:
             proposals.append(Proposal.model_validate_json(line))
@@ -61,19 +75,28 @@ def read_proposals(path: Path) -> tuple[Proposal, ...]:
 def append_proposal(path: Path, proposal: Proposal) -> None:
     """Append one line to `path`, after removing a last line that a kill tore off.
 
-    Raises ConfigurationError when the file cannot be written.
+    Raises what tune.core.files.write_error returns when the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+", opener=no_link) as file:
-            file.seek(0)
-            whole, _, tail = file.read().rpartition(b"\n")
+            tail = _last_line(file)
             if tail and not _is_proposal(tail):
-                file.truncate(len(whole) + bool(whole))
+                file.truncate(file.seek(0, os.SEEK_END) - len(tail))
                 tail = b""
             file.write((b"\n" if tail else b"") + proposal.model_dump_json().encode() + b"\n")
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _last_line(file: BinaryIO) -> bytes:
+    """Return what follows the last end of a line, without reading all lines before it."""
+    size, length = file.seek(0, os.SEEK_END), _TAIL_BYTES
+    while True:
+        file.seek(max(0, size - length))
+        before, _, tail = file.read().rpartition(b"\n")
+        if before or length >= size:
+            return tail
+        length *= 2
 
 
 def _is_proposal(line: bytes) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
-from tune.core.files import MOVE_ATTEMPT, open_atomic
+from tune.core.files import MOVE_ATTEMPT, open_atomic, regular_file
 from tune.errors import ResumableError
 
 
@@ -47,7 +47,9 @@ class RequestLog:
 
     Times are int64 nanoseconds since the start of the test, -1 where the event never occurred. `error` is an
     empty string for an answered request. Workers are numbered within their pool, -1 where unknown.
-    `began_at_s` is the start of the test in seconds since the epoch, None where no clock recorded it.
+    `began_at_s` is the start of the test in seconds since the epoch, None where no clock recorded it. A load
+    client records `sent_ns`, when each request was written to its connection, and `client_busy_frac`, the
+    share of the run in which the thread that streams all requests computed; both are None elsewhere.
     """
 
     scheduled_ns: IntArray
@@ -61,27 +63,29 @@ class RequestLog:
     stages: Stages | None = None
     pools: PoolUse | None = None
     began_at_s: float | None = None
+    sent_ns: IntArray | None = None
+    client_busy_frac: float | None = None
 
     def __len__(self) -> int:
         """Return the number of requests."""
         return len(self.scheduled_ns)
 
 
-_NOT_PER_REQUEST = ("stages", "pools", "began_at_s")
+_SCALARS = ("began_at_s", "client_busy_frac")
+_NOT_PER_REQUEST = ("stages", "pools", *_SCALARS)
 """Fields of RequestLog that do not hold one figure per request."""
 
 
 def write_requests(path: Path, log: RequestLog) -> None:
     """Write `log` atomically to the .npz archive `path`; raise ConfigurationError where that fails."""
-    arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in _NOT_PER_REQUEST}
-    arrays["error"] = _narrow(log.error)
-    if log.began_at_s is not None:
-        arrays["began_at_s"] = log.began_at_s
-    for part in (log.stages, log.pools):
+    arrays: dict[str, Any] = {}
+    for part in (log, log.stages, log.pools):
         if part is not None:
-            arrays |= {
-                f.name: getattr(part, f.name) for f in fields(part) if getattr(part, f.name) is not None
-            }
+            arrays |= {f.name: getattr(part, f.name) for f in fields(part)}
+    arrays = {
+        name: array for name, array in arrays.items() if array is not None and name not in ("stages", "pools")
+    }
+    arrays["error"] = _narrow(log.error)
     with open_atomic(path) as file:
         np.savez(file, **arrays)
 
@@ -89,13 +93,17 @@ def write_requests(path: Path, log: RequestLog) -> None:
 def read_requests(path: Path) -> RequestLog:
     """Read an archive of `write_requests`; raise ResumableError for a missing, torn or incomplete one."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open(path, "rb", opener=regular_file) as file, np.load(file, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
         log = RequestLog(
-            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in _NOT_PER_REQUEST},
+            **{
+                f.name: arrays[f.name]
+                for f in fields(RequestLog)
+                if f.name not in _NOT_PER_REQUEST and (f.default is MISSING or f.name in arrays)
+            },
             stages=_part(Stages, arrays),
             pools=_part(PoolUse, arrays),
-            began_at_s=float(arrays["began_at_s"]) if "began_at_s" in arrays else None,
+            **{name: _scalar(arrays, name) for name in _SCALARS},
         )
     except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise ResumableError(_unreadable(path, str(error))) from error
@@ -104,6 +112,11 @@ def read_requests(path: Path) -> RequestLog:
     if any(array is not None and array.shape != (len(log),) for array in per_request):
         raise ResumableError(_unreadable(path, "its arrays differ in length"))
     return log
+
+
+def _scalar(arrays: Mapping[str, Any], name: str) -> Any:
+    """Return a figure of the whole run, None where it is not recorded."""
+    return float(arrays[name]) if name in arrays else None
 
 
 Part = TypeVar("Part", Stages, PoolUse)

@@ -6,10 +6,11 @@ from typing import Literal
 
 from tune.spec.base import FrozenModel, NonNegativeInt
 
-StudyEndKind = Literal["trials", "points", "gain", "budget", "failures", "interrupted"]
+StudyEndKind = Literal["trials", "points", "gain", "budget", "failures", "harness", "interrupted"]
 """`trials`: the planned number is reached. `points`: every point of the space was proposed. `gain`: another
 trial is expected to gain too little. `budget`: the GPU-hours are spent. `failures`: too many trials failed in
-a row, or the last one. `interrupted`: Ctrl-C."""
+a row, or the last one. `harness`: what every trial needs is at fault. `interrupted`:
+Ctrl-C."""
 
 
 class StudyEnd(FrozenModel):

@@ -24,8 +24,7 @@ from tune.report.backend_label import backend_label
 from tune.spec.engine import Engine
 from tune.spec.engine_table import ENGINES
 from tune.spec.environment import given_values
-from tune.spec.split import ROLES, Role
-from tune.spec.trial import TrialSpec
+from tune.spec.trial import TrialSpec, WorkerPool
 from tune.workload.lengths import draw_lengths
 
 VERSION = "0.2"
@@ -37,6 +36,9 @@ NOT_REPORTED = (
     "further probes of a capacity search",
 )
 """What a report has no place for."""
+
+_DYNAMO = "ai-dynamo"
+"""Distribution of the frontend, as nodes name its version."""
 
 _PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p99p9": "p99_9", "max": "max"}
 """Statistics of a report, and of a record."""
@@ -63,11 +65,12 @@ def benchmark_report(study: StudyRecord, spec: TrialSpec, outcome: Outcome, fold
     """
     probe = _shown_probe(outcome)
     log = _requests(folder, probe)
+    found: Mapping[str, str] = outcome.provenance.get("evidence", {}).get("versions", {})
     content = {
         "version": VERSION,
         "run": _run(study, spec, outcome),
         "scenario": {
-            "stack": [*(_engine(spec, role) for role in ROLES), _frontend(spec)],
+            "stack": [*(_engine(spec, pool, found) for pool in spec.pools), _frontend(spec, found)],
             "load": _load(spec, probe, outcome),
         },
         "results": {"request_performance": {"aggregate": _aggregate(outcome, probe, log)}},
@@ -102,9 +105,10 @@ def _run(study: StudyRecord, spec: TrialSpec, outcome: Outcome) -> dict[str, Any
     }
 
 
-def _engine(spec: TrialSpec, role: Role) -> dict[str, Any]:
-    engine = spec.prefill if role == "prefill" else spec.decode
-    replicas = spec.split.prefill_workers if role == "prefill" else spec.split.decode_workers
+def _engine(spec: TrialSpec, pool: WorkerPool, found: Mapping[str, str]) -> dict[str, Any]:
+    """Return a pool of workers, with the version that the nodes found, else those that the stack is for."""
+    adapter = engine_of(spec)
+    role, engine, replicas = pool
     settings = engine.model_dump(mode="json")
     name = ENGINES[spec.stack.engine].recipe_name or spec.stack.engine
     return {
@@ -112,8 +116,9 @@ def _engine(spec: TrialSpec, role: Role) -> dict[str, Any]:
         "standardized": {
             "kind": "inference_engine",
             "tool": name,
-            "tool_version": engine_of(spec).versions.get(spec.stack.generation, "unknown"),
-            "role": role,
+            "tool_version": found.get(adapter.package)
+            or adapter.versions.get(spec.stack.generation, "unknown"),
+            "role": "replica" if role == "aggregated" else role,
             "replicas": replicas,
             "model": {"name": spec.model.served_name},
             "accelerator": {
@@ -133,14 +138,14 @@ def _parallelism(engine: Engine) -> dict[str, int]:
     return {"tp": engine.tensor_parallel, "pp": engine.pipeline_stages}
 
 
-def _frontend(spec: TrialSpec) -> dict[str, Any]:
+def _frontend(spec: TrialSpec, found: Mapping[str, str]) -> dict[str, Any]:
     settings = spec.stack.model_dump(mode="json") | {"frontends": spec.split.frontends}
     return {
         "metadata": {"label": "frontend", "cfg_id": _hash(settings)},
         "standardized": {
             "kind": "generic",
             "tool": "dynamo.frontend",
-            "tool_version": spec.stack.name,
+            "tool_version": found.get(_DYNAMO, spec.stack.name),
             "replicas": spec.split.frontends,
         },
         "native": {"config": settings},

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from tune.analysis.slo import figure_s
+from tune.analysis.validity import is_too_short
 from tune.records.outcome import CapacityQps, Outcome, Probe
 from tune.report import formatting
 from tune.report.trial_status import limit_shares
 from tune.spec.load import Slo
 
-ProbeStatus = Literal["held", "missed", "aborted", "invalid"]
+ProbeStatus = Literal["held", "missed", "aborted", "too short", "invalid"]
 PROBE_STATUSES: tuple[ProbeStatus, ...] = get_args(ProbeStatus)
 
 PROBE_LENGTHS = ("full run", "short run")
@@ -38,10 +40,11 @@ def is_capacity_search(outcome: Outcome) -> bool:
 def probe_status(probe: Probe) -> ProbeStatus:
     """Return what a probe shows about its rate.
 
-    An aborted run missed the SLO: it ended once more requests were late than the whole run allows.
+    An aborted run missed the SLO: it ended once more requests were late than the whole run allows. A short
+    run that ended before the rack was full shows nothing about the SLO; the forecast is fitted to it.
     """
     if not probe.valid:
-        return "invalid"
+        return "invalid" if probe.full or not is_too_short(probe.reason) else "too short"
     if probe.stopped:
         return "aborted"
     return "held" if probe.feasible else "missed"
@@ -59,7 +62,7 @@ def describe_capacity(outcome: Outcome) -> str:
     18.3 QPS, decode 16.5 QPS). Where no rate held, it says by how much the lowest one missed.
     """
     rates = outcome.capacity_qps
-    if rates.censored:
+    if rates.stopped_early:
         return outcome.reason or "stopped early"
     if rates.low is None:
         parts = [f"no rate held the SLO: {_describe_lowest_miss(outcome)}"]
@@ -115,7 +118,7 @@ def _phases_s(outcome: Outcome) -> dict[str, float]:
 
 def arrivals_s(probe: Probe) -> float:
     """Return how long the requests of a probe take to arrive, s: their number divided by the rate."""
-    return probe.queries / probe.target_qps
+    return probe.queries / (probe.target_qps or probe.completed_qps or math.inf)
 
 
 def full_run_equivalents(outcome: Outcome) -> float | None:
@@ -155,7 +158,7 @@ def probe_lines(outcome: Outcome, slo: Slo) -> list[str]:
         )
 
     return [
-        f"{number}  {probe.target_qps:>6.4g} QPS  {probe_length(probe):<9}  {probe_status(probe):<7}  "
+        f"{number}  {probe.offered_qps:>6.4g} QPS  {probe_length(probe):<9}  {probe_status(probe):<9}  "
         f"{figures(probe)}{probe.queries:,} queries"
         for number, probe in enumerate(outcome.probes, start=1)
     ]
@@ -164,14 +167,14 @@ def probe_lines(outcome: Outcome, slo: Slo) -> list[str]:
 def _describe_lowest_miss(outcome: Outcome) -> str:
     """Return by how much the lowest rate missed: of the full runs, or of short runs if there is none."""
     full = [probe for probe in outcome.probes if probe.full]
-    lowest = min(full or outcome.probes, key=lambda probe: probe.target_qps)
+    lowest = min(full or outcome.probes, key=lambda probe: probe.offered_qps)
     misses = [_describe_excess(name, share) for name, share in limit_shares(lowest).items() if share > 1]
     text = " and ".join(misses)
     if not misses:
         text = f"did not hold: {lowest.reason or 'too few queries to prove that it holds'}"
     when = " when the run was aborted" if lowest.stopped else ""
     return (
-        f"the lowest rate tried, {formatting.rate(lowest.target_qps)} ({probe_length(lowest)}), {text}{when}"
+        f"the lowest rate tried, {formatting.rate(lowest.offered_qps)} ({probe_length(lowest)}), {text}{when}"
     )
 
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import yaml
 from pydantic import ValidationError
 
-from tune.analysis.slo import slo_holds, used_frac
+from tune.analysis.slo import slo_holds
 from tune.engines.check import check
 from tune.errors import TuneError
-from tune.loadgen.latencies import answered, latencies
 from tune.records.folders import StudyFolder
-from tune.records.outcome import Outcome, Recommendation
-from tune.records.requests import RequestLog
+from tune.records.outcome import Bottleneck, Outcome, Recommendation
 from tune.records.study_record import StudyRecord
-from tune.sim.simulator import simulate
+from tune.report.simulated_gain import SimulatedTrial
+from tune.sim.simulator import simulate_serving
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
 from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
-
-SMALLEST_GAIN_FRAC = 0.005
-"""Share of its limit that a change has to free before the simulator is said to expect it. Chosen here."""
 
 SHUFFLES = 5
 """Shuffles in which a recommended rate has to hold, as a trial near its limits has to."""
@@ -40,12 +38,18 @@ class StudyTrials:
 
     trials: tuple[tuple[TrialSpec, Outcome], ...]
 
-    def of(self, spec: TrialSpec) -> Iterator[Outcome]:
-        """Yield the valid outcomes of a configuration, whatever their rates and shuffles."""
-        identity = spec.identity_without_rate
-        for other, outcome in self.trials:
-            if outcome.status == "measured" and outcome.valid and other.identity_without_rate == identity:
-                yield outcome
+    def of(self, spec: TrialSpec) -> Sequence[Outcome]:
+        """Return the valid outcomes of a configuration, whatever their rates and shuffles."""
+        return self._by_identity.get(spec.identity_without_rate, ())
+
+    @cached_property
+    def _by_identity(self) -> Mapping[str, Sequence[Outcome]]:
+        """Return the valid outcomes of each configuration."""
+        found = defaultdict[str, list[Outcome]](list)
+        for spec, outcome in self.trials:
+            if outcome.status == "measured" and outcome.valid:
+                found[spec.identity_without_rate].append(outcome)
+        return found
 
 
 def study_trials(folder: StudyFolder) -> StudyTrials:
@@ -96,10 +100,10 @@ def with_checked_recommendations(
 ) -> Outcome:
     """Return a trial without the recommendations that something speaks against.
 
-    A recommendation that breaks a rule is dropped, and one that the study or the deployment's own capacity
-    has refuted. The simulator, where it is calibrated and knows the step times, runs the others once: what it
-    expects to be worse is dropped too, and its expectation stands behind the rest. Words without a setting
-    are kept.
+    A recommendation that breaks a rule is dropped. At a rate, one is too that the study or the deployment's
+    own capacity has refuted. The simulator, where it is calibrated and knows the step times, runs the others:
+    what it expects to gain nothing is dropped, and its expectation stands behind the rest. Words without a
+    setting are kept.
 
     Parameters
     ----------
@@ -117,17 +121,27 @@ def with_checked_recommendations(
     """
     if outcome.bottleneck is None:
         return outcome
-    measured = spec.model_copy(update={"load": spec.load.at(outcome.target_qps)})
-    calibration = None if check_timed(measured) else calibration
+    if spec.load.is_closed_loop:
+        return _without_rule_breakers(outcome, outcome.bottleneck, spec)
+    measured = spec.model_copy(update={"load": spec.load.at(outcome.offered_qps)})
+    calibration = None if check_timed(measured, calibration) else calibration
+    simulated_trial = SimulatedTrial(measured, calibration) if calibration else None
     kept = []
     for recommendation in outcome.bottleneck.recommendations:
         changed = change_trial(measured, recommendation.overrides)
         if not recommendation.overrides:
             kept.append(recommendation)
         elif changed and not _is_refuted(outcome, changed, study):
-            simulated = calibration and _simulated(recommendation, measured, changed, calibration)
-            kept += [simulated] if simulated else [] if calibration else [recommendation]
+            simulated = simulated_trial and _simulated(recommendation, simulated_trial, changed)
+            kept += [simulated] if simulated else [] if simulated_trial else [recommendation]
     bottleneck = outcome.bottleneck.model_copy(update={"recommendations": tuple(kept)})
+    return outcome.model_copy(update={"bottleneck": bottleneck})
+
+
+def _without_rule_breakers(outcome: Outcome, bottleneck: Bottleneck, spec: TrialSpec) -> Outcome:
+    """Return a trial without the recommendations that break a rule."""
+    kept = tuple(r for r in bottleneck.recommendations if change_trial(spec, r.overrides))
+    bottleneck = bottleneck.model_copy(update={"recommendations": kept})
     return outcome.model_copy(update={"bottleneck": bottleneck})
 
 
@@ -150,19 +164,19 @@ def change_trial(spec: TrialSpec, overrides: Sequence[str]) -> TrialSpec | None:
 
 def _is_refuted(outcome: Outcome, changed: TrialSpec, study: StudyTrials) -> bool:
     """Return whether the study has measured that the changed trial is no better, or cannot hold its rate."""
-    target_qps, capacity_qps = changed.load.target_qps, outcome.capacity_qps.estimate
-    own = target_qps != outcome.target_qps
+    target_qps, capacity_qps = changed.load.offered_qps, outcome.capacity_qps.estimate
+    own = target_qps != outcome.offered_qps
     if own and capacity_qps is not None and target_qps > capacity_qps:
         return True
     for other in study.of(changed):
-        if not other.feasible and other.target_qps <= target_qps and other.capacity_qps.estimate is None:
+        if not other.feasible and other.offered_qps <= target_qps and other.capacity_qps.estimate is None:
             return True
         if own:
             continue
         before, after = outcome.capacity_qps.estimate, other.capacity_qps.estimate
         if before is not None and after is not None and after <= before:
             return True
-        if other.feasible and other.target_qps >= outcome.target_qps and _merit(other) <= _merit(outcome):
+        if other.feasible and other.offered_qps >= outcome.offered_qps and _merit(other) <= _merit(outcome):
             return True
     return False
 
@@ -173,19 +187,18 @@ def _merit(outcome: Outcome) -> float:
 
 
 def _simulated(
-    recommendation: Recommendation, measured: TrialSpec, changed: TrialSpec, calibration: Calibration
+    recommendation: Recommendation, trial: SimulatedTrial, changed: TrialSpec
 ) -> Recommendation | None:
     """Return a recommendation with what the simulator expects of it; None where that is nothing good."""
     try:
-        if changed.load.target_qps != measured.load.target_qps:
-            return _simulated_rate(recommendation, measured, changed, calibration)
-        before, after = (_tightest_share(simulate(each, calibration), each) for each in (measured, changed))
+        if changed.load.offered_qps != trial.measured.load.offered_qps:
+            return _simulated_rate(recommendation, trial.measured, changed, trial.calibration)
+        expected = trial.expected_gain(changed)
     except TuneError:
         return None
-    if after > before - SMALLEST_GAIN_FRAC:
+    if expected is None:
         return None
-    expected = f"simulated: {100 * after:.0f} % of the tightest limit used instead of {100 * before:.0f} %"
-    return recommendation.model_copy(update={"text": f"{recommendation.text} ({expected})"})
+    return recommendation.model_copy(update={"text": f"{recommendation.text} (simulated: {expected})"})
 
 
 def _simulated_rate(
@@ -195,8 +208,8 @@ def _simulated_rate(
 
     A lower rate is lowered further until one is expected to hold.
     """
-    target_qps = changed.load.target_qps
-    lower = target_qps < measured.load.target_qps
+    target_qps = changed.load.offered_qps
+    lower = target_qps < measured.load.offered_qps
     for _ in range(MAX_RATE_STEPS if lower else 1):
         if _holds_in_every_shuffle(changed, target_qps, calibration):
             return recommendation.model_copy(
@@ -215,11 +228,6 @@ def _holds_in_every_shuffle(spec: TrialSpec, target_qps: float, calibration: Cal
     seeds = range(first.shuffle_seed, first.shuffle_seed + SHUFFLES)
     loads = (first.model_copy(update={"shuffle_seed": seed}) for seed in seeds)
     return all(
-        slo_holds(simulate(spec.model_copy(update={"load": load}), calibration), spec.slo) for load in loads
+        slo_holds(simulate_serving(spec.model_copy(update={"load": load}), calibration), spec.slo)
+        for load in loads
     )
-
-
-def _tightest_share(log: RequestLog, spec: TrialSpec) -> float:
-    """Return the largest share of a limit that a run uses."""
-    times = latencies(log, answered(log))
-    return max((used_frac(limit, limit_s, times) for limit, limit_s in spec.slo.limits), default=0.0)

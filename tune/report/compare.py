@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,21 @@ from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
+from tune.records.run_check import CheckResult
 from tune.report.formatting import format_figure, format_latency, signed_percent
 from tune.report.model_error_text import change_phrase, simulated_change
+from tune.report.run_check_text import RESULT_WORDS, check_title
 from tune.report.trial_status import describe_verdict
 from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS
 from tune.spec.trial import TrialSpec
 
+_UNKNOWN = "not on record"
 _Row = tuple[str, str, str, str]
 """Name, value of the first trial, value of the second trial, relative change."""
 
 
 def render_comparison(runs: Path, a: str, b: str) -> str:
-    """Render a table of versions, settings and nodes that differ between two trials, and of their results.
+    """Render a table of versions, settings, nodes and checks of the run that differ, and of the results.
 
     Parameters
     ----------
@@ -53,6 +56,8 @@ def render_comparison(runs: Path, a: str, b: str) -> str:
         *_differing(found_a["versions"], found_b["versions"]),
         *((path, str(left), str(right), "") for path, left, right in settings),
         *_differing(found_a["others"], found_b["others"]),
+        *_nodes(outcome_a, outcome_b),
+        *_checks(outcome_a, outcome_b),
         *_results(outcome_a, outcome_b),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -92,7 +97,9 @@ def _found(outcome: Outcome) -> dict[str, dict[str, str]]:
         "versions": {**image, **nodes.get("versions", {}), **provenance.get("versions", {})},
         "others": {
             **{f"cluster.srun_env.{name}": value for name, value in srun_env.items()},
+            **{f"cluster.{path}": text for path, text in provenance.get("launch_options", {}).items()},
             **nodes.get("hardware", {}),
+            **(nodes.get("transport") or {}),
         },
     }
 
@@ -101,7 +108,36 @@ def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[_Row]:
     """Yield a row for each name whose value differs, or is on record for one trial alone."""
     for name in {**a, **b}:
         if a.get(name) != b.get(name):
-            yield name, a.get(name, "not on record"), b.get(name, "not on record"), ""
+            yield name, a.get(name, _UNKNOWN), b.get(name, _UNKNOWN), ""
+
+
+def _nodes(a: Outcome, b: Outcome) -> Iterator[_Row]:
+    """Yield the nodes that only one trial had; all of both where the same ones have other indices."""
+    left, right = (tuple(each.provenance.get("evidence", {}).get("nodes", ())) for each in (a, b))
+    if set(left) != set(right):
+        yield "nodes", _only(left, right), _only(right, left), ""
+    elif left != right:
+        yield "order of nodes", ", ".join(left), ", ".join(right), ""
+
+
+def _only(nodes: Sequence[str], others: Sequence[str]) -> str:
+    """Return those of `nodes` that are none of `others`."""
+    if not nodes:
+        return _UNKNOWN
+    return ", ".join(node for node in nodes if node not in others) or "no others"
+
+
+def _checks(a: Outcome, b: Outcome) -> Iterator[_Row]:
+    """Yield the checks of the run whose results differ, and those that are off in both."""
+    left, right = ({check_title(check): check.result for check in each.checks} for each in (a, b))
+    for title in {**left, **right}:
+        of_a, of_b = left.get(title), right.get(title)
+        if of_a != of_b or of_a == "off":
+            yield f"check of {title}", _result_words(of_a), _result_words(of_b), ""
+
+
+def _result_words(result: CheckResult | None) -> str:
+    return RESULT_WORDS[result] if result else _UNKNOWN
 
 
 def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:

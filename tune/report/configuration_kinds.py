@@ -189,8 +189,8 @@ def _lowest_missed(best: Outcome, group: Sequence[Outcome]) -> float | None:
     if is_capacity_search(best):
         rates = [best.capacity_qps.high] if best.capacity_qps.high else []
     else:
-        rates = [o.target_qps for o in group if not o.feasible]
-    above = [qps for qps in rates if not best.feasible or qps > best.target_qps]
+        rates = [o.target_qps for o in group if not o.feasible and o.target_qps]
+    above = [qps for qps in rates if not best.feasible or qps > best.offered_qps]
     if not above or not best.output_tps_per_gpu:
         return None
-    return best.output_tps_per_gpu / (best.completed_qps or best.target_qps) * min(above)
+    return best.output_tps_per_gpu / (best.completed_qps or best.offered_qps) * min(above)

@@ -156,7 +156,7 @@ def accuracy_notes(confirmation: Confirmation) -> list[str]:
     check = confirmation.accuracy
     if check is None or check.accuracy is None:
         return []
-    held = "held" if check.slo_held else "did not hold"
+    held = "held" if check.slo_met else "did not hold"
     verdict = "misses" if check.accuracy.missed else "meets"
     return [
         f"The winner's accuracy {verdict} the benchmark's targets: {accuracy_figures(check.accuracy)}. The "
@@ -186,7 +186,7 @@ def comparison_phrase(configuration: ConfirmedConfiguration) -> str:
 
 def count_verified(configuration: ConfirmedConfiguration) -> str:
     """Return in how many repeats a full run held at the guaranteed rate or above, such as "2 of 3"."""
-    return f"{configuration.slo_held_repeats} of {len(configuration.repeats)}"
+    return f"{configuration.slo_met_repeats} of {len(configuration.repeats)}"
 
 
 def format_interval(configuration: ConfirmedConfiguration) -> str:

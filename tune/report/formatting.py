@@ -11,6 +11,7 @@ from tune.records.outcome import BottleneckKind, Outcome
 from tune.spec.engine_table import settings_class
 from tune.spec.metrics import LatencyMetric
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
+from tune.spec.split import ALL_ROLES
 
 DASH = "–"
 """Shown for a figure that was not measured."""
@@ -63,6 +64,7 @@ BOTTLENECK_NAMES: dict[BottleneckKind, str] = {
     "kv_transfer": "KV transfer",
     "frontend": "frontend",
     "rate": "none, only the offered rate",
+    "users": "none, only the number of users",
     "unknown": "unknown, not recorded",
 }
 
@@ -78,8 +80,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-SPLIT_PATHS = ("split.prefill_workers", "split.decode_workers")
-"""Settings that the label of a split, such as 14P4D, shows."""
+SPLIT_PATHS = tuple(f"split.{role}_workers" for role in ALL_ROLES)
+"""Settings that the label of a split, such as 14P4D or 18A, shows."""
 
 COMMAND = "python -m tune"
 """Start of every command that the report shows."""
@@ -101,7 +103,7 @@ def unit(dimension: Dimension, engine: str) -> str:
     Empty if it has none.
     """
     pool, _, key = dimension.path.partition(".")
-    if pool in ("prefill", "decode"):
+    if pool in ALL_ROLES:
         return settings_class(engine).MEANINGS.get(key, ("", ""))[0]
     return next((name for suffix, name in _UNITS.items() if dimension.path.endswith(suffix)), "")
 
@@ -111,7 +113,7 @@ def setting_name(name: str, dimension: Dimension) -> str:
     pool, _, key = dimension.path.partition(".")
     if dimension.kind == "graph_family":
         return f"{pool} CUDA graphs"
-    return f"{pool} {key.rpartition('.')[2]}" if pool in ("prefill", "decode") else name
+    return f"{pool} {key.rpartition('.')[2]}" if pool in ALL_ROLES else name
 
 
 def value_range(dimension: Dimension) -> str:
@@ -148,12 +150,14 @@ def overrides(outcome: Outcome) -> list[str] | None:
 
 
 def describe_configuration(outcome: Outcome, space: dict[str, Dimension]) -> str:
-    """Return the configuration of a trial: its split, then every other setting of the space."""
+    """Return the configuration of a trial: its split, then every other setting of the space and its pools."""
     label = split_label(outcome)
     parts = [] if label is None else [label]
+    idle = {role for role in ALL_ROLES if label and role[0].upper() not in label}
     for name, value in params(outcome).items():
         dimension = space.get(name)
         path = dimension.path if dimension else name
-        if path != "load.target_qps" and (label is None or path not in SPLIT_PATHS):
+        shown = path != "load.target_qps" and path.partition(".")[0] not in idle
+        if shown and (label is None or path not in SPLIT_PATHS):
             parts.append(f"{setting_name(name, dimension) if dimension else name} {setting(value)}")
     return ", ".join(parts) or f"trial {outcome.number}"

@@ -7,16 +7,20 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.spec.engine_table import settings_class
 from tune.spec.kind import FURTHER_PARALLELISM, parallelism_label
-
-POOLS = ("prefill", "decode")
+from tune.spec.split import ALL_ROLES
 
 
 def kind_label(outcome: Outcome, study: StudyRecord) -> str | None:
-    """Return split and parallelism, such as 14P4D TP4/TP4; None for a trial without a recorded split."""
+    """Return split and parallelism, such as 14P4D TP4/TP4 or 18A TP4; None where none is recorded.
+
+    The split stands alone where the parallelism of a pool is not on record.
+    """
     split = formatting.split_label(outcome)
     if split is None:
         return None
-    parallelism = "/".join(part for pool in POOLS if (part := _parallelism(outcome, study, pool)))
+    pools = [role for role in ALL_ROLES if role[0].upper() in split]
+    parts = [_parallelism(outcome, study, pool) for pool in pools]
+    parallelism = outcome.provenance.get("parallelism") or ("/".join(parts) if all(parts) else "")
     return f"{split} {parallelism}".rstrip()
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 
 from tune.analysis.ranking import rank, write_ranking
-from tune.core.files import write_text
+from tune.core.files import make_folder, write_text
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import KindPosterior, PosteriorSummary
@@ -79,24 +79,23 @@ def write_report(
     """
     trials = distinct_trials(outcomes)
     ranking = rank(trials, posterior)
-    path = folder / "index.html"
-    learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
-    kinds = posterior.kinds if posterior else ()
+    learned = learned_section(study, trials, posterior, proposals, confirmation) if posterior else None
     page = render_page(
         study,
         trials,
         ranking,
         confirmation,
         learned,
-        predicted=kinds,
+        predicted=posterior.kinds if posterior else (),
         proposals=proposals,
         running=running,
     )
-    write_text(path, page)
+    make_folder(folder, parents=True)
+    write_text(folder / "index.html", page)
     write_ranking(folder, ranking)
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
     write_ranking_csv(folder, study, trials, ranks, confirmation)
-    return path
+    return folder / "index.html"
 
 
 def render_page(
@@ -201,8 +200,8 @@ def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
     evidence: Mapping[str, Any] = provenance.get("evidence", {})
     found = {
         f"{name} on the nodes": text
-        for part in ("versions", "hardware")
-        for name, text in evidence.get(part, {}).items()
+        for part in ("versions", "hardware", "transport")
+        for name, text in (evidence.get(part) or {}).items()
     }
     unknown = {"evidence that is missing": list(evidence["missing"])} if evidence.get("missing") else {}
     own = {name.replace("_", " "): value for name, value in provenance.items() if name not in left_out}

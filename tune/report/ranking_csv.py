@@ -16,6 +16,7 @@ from tune.analysis.model_error_sources import covered_frac
 from tune.core.files import write_text
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import LatencySpread, Outcome, Percentiles
+from tune.records.run_check import CheckResult
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.kind_label import kind_label
@@ -137,6 +138,11 @@ def _statistic(field: str, name: str) -> Callable[[RankedTrial], Any]:
     return value
 
 
+def _checks_with(result: CheckResult) -> Callable[[RankedTrial], Any]:
+    """Return a function that returns the names of the checks of a run with a result, None without any."""
+    return lambda t: " ".join(check.name for check in t.outcome.checks if check.result == result) or None
+
+
 def _spread_columns(limit: LatencyLimit) -> Iterator[CsvColumn]:
     """Yield the columns of the spread of a limit's figure over shuffles."""
     for name in LatencySpread.model_fields:
@@ -242,10 +248,10 @@ _ROBUSTNESS = (
         lambda t: t.outcome.spread and t.outcome.spread.shuffles,
     ),
     CsvColumn(
-        "slo_held_shuffles",
+        "slo_met_shuffles",
         "",
         "number of them in which the SLO held",
-        lambda t: t.outcome.spread and t.outcome.spread.slo_held,
+        lambda t: t.outcome.spread and t.outcome.spread.slo_met,
     ),
     CsvColumn(
         "hold_probability", "", "probability that the SLO holds in another shuffle", _probability("estimate")
@@ -260,6 +266,8 @@ _LAST = (
         "half of the 90 % interval of the simulator's error, as a share of the rate; empty on a rack",
         lambda t: t.outcome.model_error and covered_frac(t.outcome.model_error.sd_frac),
     ),
+    CsvColumn("checks_off", "", "what a live run did not measure as meant", _checks_with("off")),
+    CsvColumn("checks_not_counted", "", "checks of it without evidence", _checks_with("not_counted")),
     CsvColumn(
         "bottleneck", "", "what limits the rate", lambda t: t.outcome.bottleneck and t.outcome.bottleneck.kind
     ),

@@ -25,7 +25,7 @@ class RecommendedConfiguration:
     trial: Outcome
     label: str
     gpus: int
-    rate_qps: float
+    rate_qps: float | None
     output_tps_per_gpu: float | None
     overrides: tuple[str, ...] | None
     confirmed: ConfirmedConfiguration | None
@@ -93,7 +93,18 @@ def configuration_label(outcome: Outcome, study: StudyRecord) -> str:
     return kind_label(outcome, study) or f"trial {outcome.number}"
 
 
-def verified_or_offered_qps(outcome: Outcome) -> float:
-    """Return the verified rate of a capacity search, otherwise the rate that was offered."""
+def verified_or_offered_qps(outcome: Outcome) -> float | None:
+    """Return the verified rate of a capacity search, otherwise the rate that was offered, if any."""
     verified_qps = outcome.capacity_qps.low
     return verified_qps if verified_qps and is_capacity_search(outcome) else outcome.target_qps
+
+
+def load_at(rate_qps: float | None, outcome: Outcome) -> str:
+    """Return the load in words: `rate_qps`, or the users of a trial that ran in a closed loop."""
+    return outcome.load if rate_qps is None else f"{rate_qps:.4g} queries/s"
+
+
+def closed_loop_note(outcome: Outcome) -> str:
+    """Return what a closed loop did, and that LoadGen has no such scenario."""
+    completed = formatting.format_figure(outcome.completed_qps, 4)
+    return f"none: a closed loop of {outcome.load}, {completed} queries/s completed"

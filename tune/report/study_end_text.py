@@ -34,26 +34,23 @@ def describe_end(study: StudyRecord) -> str | None:
 
 def _reason(study: StudyRecord, end: StudyEnd) -> str:
     """Return why the study ended, without what is on record."""
-    so_far = f"{end.proposed:,} of {study.n_trials:,} planned trials"
-    match end.kind:
-        case "trials":
-            return "all planned trials are on record; a larger study.n_trials goes on"
-        case "points":
-            return (
-                f"every point of the space that can run is on record after {so_far}; a wider sweep under "
-                "this study.name goes on"
-            )
-        case "gain":
-            return f"{_gain(end)} after {so_far}; a smaller study.min_gain goes on"
-        case "budget":
-            return (
-                f"the budget of {study.max_gpu_hours or 0:,g} GPU-hours is spent after {so_far}; a larger "
-                "study.max_gpu_hours goes on"
-            )
-        case "failures":
-            return f"trials failed in a row after {so_far}; the same command tries them again"
-        case "interrupted":
-            return f"interrupted after {so_far}; the same command goes on"
+    if end.kind == "trials":
+        return "all planned trials are on record; a larger study.n_trials goes on"
+    reason, goes_on = {
+        "points": (
+            "every point of the space that can run is on record",
+            "a wider sweep under this study.name goes on",
+        ),
+        "gain": (_gain(end), "a smaller study.min_gain goes on"),
+        "budget": (
+            f"the budget of {study.max_gpu_hours or 0:,g} GPU-hours is spent",
+            "a larger study.max_gpu_hours goes on",
+        ),
+        "failures": ("trials failed in a row", "the same command tries them again"),
+        "harness": ("what every trial needs is at fault,", "the same command goes on when it is mended"),
+        "interrupted": ("interrupted", "the same command goes on"),
+    }[end.kind]
+    return f"{reason} after {end.proposed:,} of {study.n_trials:,} planned trials; {goes_on}"
 
 
 def _gain(end: StudyEnd) -> str:
@@ -85,14 +82,13 @@ def _few_capacities(study: StudyRecord) -> str:
     needed = TRIALS_NEAR_THE_BEST[study.search.name or ""]
     if study.n_trials >= needed:
         return ""
-    advice = (
-        f"study.n_trials={needed} and a sweep with fewer values both go on from what is on record; "
-        "search=surrogate, which needs fewer, does not model the limits of this study"
-        if study.slo.further
-        else "search=surrogate, under a study.name of its own, needs about "
-        f"{SURROGATE_TRIALS_NEAR_THE_BEST} for that"
-    )
-    return (
+    text = (
         f". With {study.search.name}, {plural(study.n_trials, 'trial')} seldom come near the best: half of "
-        f"such searches need {needed} or more to come within 2 % of it. {advice}"
+        f"such searches need {needed} or more to come within 2 % of it"
+    )
+    if study.sweep and study.sweep.has_aggregated(study.base.get("split", {}).get("aggregated_workers", 0)):
+        return text
+    return (
+        f"{text}. search=surrogate, under a study.name of its own, needs about "
+        f"{SURROGATE_TRIALS_NEAR_THE_BEST} for that"
     )

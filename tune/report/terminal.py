@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tune.analysis.ranking import rank
-from tune.analysis.slo import figure_s
+from tune.analysis.slo import MULTIPLE, figure_s, share_text
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Bottleneck, Outcome, Recommendation
 from tune.records.posterior_summary import PosteriorSummary
@@ -25,15 +25,24 @@ from tune.report.confirmation_text import (
     format_interval,
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
+from tune.report.kind_label import kind_label
 from tune.report.model_error_text import model_error_sentence
 from tune.report.other_kind_text import other_kind_lines
 from tune.report.posterior_text import gain_sentence, names_of
+from tune.report.recommended import closed_loop_note
 from tune.report.rival_text import rival_sentence
+from tune.report.run_check_text import off_phrases, summarise_checks
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import describe_verdict
-from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
+from tune.report.verdict_robustness import (
+    latencies_over_shuffles,
+    throughput_note,
+    verdict_over_shuffles,
+)
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, TTFT, TTFT_P99, LatencyMetric
+
+_NONE_BEST = "not asked of trials of different racks, models, workloads or SLOs; action=report lists them"
 
 
 def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
@@ -53,8 +62,8 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     str
         Lines without a final newline; one line with the reason follows the head if nothing was measured.
     """
-    split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.engine)
-    head = f"{split}  {outcome.target_qps:g} queries/s  {backend.name}  trial {outcome.trial_id}"
+    kind, backend = kind_label(outcome, study) or "", backend_label(study.backend, study.engine)
+    head = f"{kind}  {outcome.load}  {backend.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
     workload = outcome.provenance.get("workload")
@@ -63,6 +72,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         *([f"workload  {workload}"] if workload else []),
         f"output    {format_figure(outcome.output_tps_per_gpu, 4)} {OUTPUT_TPS_PER_GPU.unit} "
         f"({format_figure(outcome.output_tps, 5)} tokens/s over {outcome.gpus} GPUs)",
+        *([f"          {note}"] if (note := throughput_note(outcome)) else []),
         *(
             f"{metric.label:<9} {_latency(metric, outcome)}{_limit(metric, outcome, slo)}"
             for metric in LATENCIES
@@ -75,6 +85,8 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         for probe in outcome.probes
         if probe.loadgen_result and probe.full
     ]
+    if outcome.concurrency is not None:
+        lines.append(f"LoadGen   {closed_loop_note(outcome)}")
     if outcome.accuracy:
         lines.append(f"accuracy  {accuracy_figures(outcome.accuracy)}")
     lines.append(f"verdict   {describe_verdict(outcome)}")
@@ -87,6 +99,9 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         lines += [f"          {line}" for line in latencies_over_shuffles(outcome.spread)]
     if outcome.model_error:
         lines.append(f"model     {model_error_sentence(outcome.model_error)}")
+    if outcome.checks:
+        lines.append(f"checked   {summarise_checks(outcome.checks)}")
+        lines += [f"          {phrase}" for phrase in off_phrases(outcome)]
     if outcome.bottleneck:
         lines += _bottleneck_lines(outcome.bottleneck)
     return "\n".join(lines)
@@ -113,6 +128,8 @@ def render_status(
     proposals: Sequence[Proposal],
     outcomes: Sequence[Outcome],
     posterior: PosteriorSummary | None = None,
+    *,
+    alike: bool = True,
 ) -> str:
     """Render the state of a study: trials done and open, GPU-hours, the best so far, what was learned.
 
@@ -126,6 +143,8 @@ def render_status(
         The trials on record.
     posterior
         What a surrogate search learned, or None for other searches.
+    alike
+        Whether the trials have one rack, model, workload and SLO, so that one may be the best.
 
     Returns
     -------
@@ -150,8 +169,8 @@ def render_status(
             ]
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
-        f"best      {_best(outcomes, posterior)}",
-        *other_kind_lines(study, outcomes, None, posterior, proposals),
+        f"best      {_best(outcomes, posterior) if alike else _NONE_BEST}",
+        *(other_kind_lines(study, outcomes, None, posterior, proposals) if alike else ()),
         *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:
@@ -165,9 +184,7 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
     if best is None:
         return "no feasible trial yet"
     held = (
-        f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} shuffles"
-        if best["shuffles"]
-        else ""
+        f", SLO held in {best['slo_met_shuffles']} of {best['shuffles']} shuffles" if best["shuffles"] else ""
     )
     return (
         f"{format_figure(best['output_tps_per_gpu'], 4)} {OUTPUT_TPS_PER_GPU.unit}, "
@@ -176,7 +193,13 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
     )
 
 
-def render_posterior(study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary) -> str:
+def render_posterior(
+    study: StudyRecord,
+    outcomes: Sequence[Outcome],
+    posterior: PosteriorSummary,
+    *,
+    is_confirmed: bool = False,
+) -> str:
     """Render which parameters the trials determined, the gain of another trial, and what is not decided.
 
     Parameters
@@ -187,6 +210,8 @@ def render_posterior(study: StudyRecord, outcomes: Sequence[Outcome], posterior:
         Each trial once.
     posterior
         What the search learned. Factors multiply the simulator's calibrated values.
+    is_confirmed
+        Whether a confirmation has decided between the trials.
 
     Returns
     -------
@@ -200,7 +225,8 @@ def render_posterior(study: StudyRecord, outcomes: Sequence[Outcome], posterior:
     if unchanged:
         lines.append(f"          almost nothing about {', '.join(unchanged)}")
     lines.append(f"next      {gain_sentence(posterior)}")
-    if rival := rival_sentence(study, outcomes, posterior):
+    rival = None if is_confirmed else rival_sentence(study, outcomes, posterior)
+    if rival:
         lines.append(f"unsure    {rival}")
     return "\n".join(lines)
 
@@ -262,10 +288,15 @@ def _limit(metric: LatencyMetric, outcome: Outcome, slo: Slo) -> str:
     """Return the limit of a latency in SHOWN_LIMITS and its used share; empty if there is no limit."""
     used = outcome.constraints.used
     return "".join(
-        f"  limit {format_latency(metric, limit_s)}, {used[limit]:.0%} used"
+        f"  limit {format_latency(metric, limit_s)}, {_used(used[limit])}"
         for limit, limit_s in slo.limits
         if limit in SHOWN_LIMITS and limit.latency == metric and limit in used
     )
+
+
+def _used(share: float) -> str:
+    """Return the used share of a limit, such as "81% used", from twice the limit on "3.6 times as much"."""
+    return f"{share:.0%} used" if share < MULTIPLE else f"{share_text(share)} as much"
 
 
 def _further_lines(outcome: Outcome, slo: Slo) -> Iterator[str]:

@@ -44,11 +44,11 @@ def trial_status(outcome: Outcome) -> TrialStatus:
     if outcome.status != "measured":
         return outcome.status
     if not outcome.valid:
-        return "stopped_early" if outcome.capacity_qps.censored else "invalid"
-    if outcome.capacity_qps.censored and not outcome.feasible:
+        return "stopped_early" if outcome.capacity_qps.stopped_early else "invalid"
+    if outcome.capacity_qps.stopped_early and not outcome.feasible:
         return "stopped_early"
     spread = outcome.spread
-    if spread and 0 < spread.slo_held < spread.shuffles:
+    if spread and 0 < spread.slo_met < spread.shuffles:
         return "some_shuffles"
     return "feasible" if outcome.feasible else "slo_violated"
 
@@ -57,7 +57,7 @@ def slo_clause(outcome: Outcome) -> str:
     """Return whether a trial holds its SLO, and in how many shuffles where not in all."""
     status, spread = trial_status(outcome), outcome.spread
     if status == "some_shuffles" and spread:
-        return f"holds its SLO in {spread.slo_held} of {spread.shuffles} shuffles"
+        return f"holds its SLO in {spread.slo_met} of {spread.shuffles} shuffles"
     return "holds its SLO" if status == "feasible" else "does not hold its SLO"
 
 

@@ -10,7 +10,7 @@ from tune.analysis.hold_probability import hold_probability
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
-from tune.report.capacity_text import is_capacity_search
+from tune.report.capacity_text import arrivals_s, is_capacity_search
 from tune.report.trial_status import trial_status
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.load import Slo
@@ -19,6 +19,10 @@ from tune.spec.space import Dimension
 
 SIMULATED_SD = "5 to 12 %"
 """Variation of p99 TTFT over shuffles (docs/simulator.md, "How far to trust it")."""
+
+STEADY_LATENCIES = 6.0
+"""Median latencies that arrivals last in a run whose throughput is within 1 % of that of a long one. Measured
+with prompts of 7,372 and answers of 922 tokens: 7 % less than in a long run at 3.1, 0.5 % less at 7."""
 
 SHUFFLES = "shuffles (orders of the dataset's lengths)"
 
@@ -32,10 +36,10 @@ def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
     if spread is None or not outcome.valid:
         return False
     if not outcome.feasible:
-        return spread.slo_held > 0
+        return spread.slo_met > 0
     pairs = ((spread.of(limit), limit_s) for limit, limit_s in slo.limits)
     exceeds = any(latency and latency.mean + latency.sd > limit_s for latency, limit_s in pairs)
-    return exceeds or spread.slo_held < spread.shuffles
+    return exceeds or spread.slo_met < spread.shuffles
 
 
 def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
@@ -45,7 +49,7 @@ def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
     """
     spread = outcome.spread
     assert spread is not None
-    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} {SHUFFLES}, {_in_another(spread)}"
+    held = f"the SLO holds in {spread.slo_met} of {spread.shuffles} {SHUFFLES}, {_in_another(spread)}"
     if not is_uncertain(outcome, slo):
         return held
     if trial_status(outcome) == "some_shuffles":
@@ -61,7 +65,25 @@ def expected_of_repeat(outcome: Outcome) -> str:
     spread = outcome.spread
     if spread is None or not outcome.feasible or not is_capacity_search(outcome):
         return ""
-    return f"a full run at this rate holds in {spread.slo_held} of {spread.shuffles} shuffles"
+    return f"a full run at this rate holds in {spread.slo_met} of {spread.shuffles} shuffles"
+
+
+def throughput_note(outcome: Outcome) -> str:
+    """Return that the rack was filling for much of the run, so that its output is too low; else empty.
+
+    Nothing is said about a run that violates its SLO: a saturated rack has long latencies and all its output.
+    """
+    runs = [probe for probe in outcome.probes if probe.full and probe.target_qps == outcome.target_qps]
+    if not outcome.feasible or not runs or outcome.latency_s is None:
+        return ""
+    lasted_s, median_s = arrivals_s(runs[-1]), outcome.latency_s.p50
+    if lasted_s >= STEADY_LATENCIES * median_s:
+        return ""
+    return (
+        f"arrivals lasted {formatting.format_figure(lasted_s)} s, {lasted_s / median_s:.1f} median "
+        "latencies: the rack was filling for much of that, so its output is too low by some percent; "
+        f"load.min_duration_s={math.ceil(STEADY_LATENCIES * median_s / 10) * 10} or more compares better"
+    )
 
 
 def _in_another(spread: ShuffleSpread) -> str:
@@ -89,12 +111,15 @@ def verdict_notes(
     outcomes: Sequence[Outcome], top: Outcome, slo: Slo, space: dict[str, Dimension]
 ) -> list[str]:
     """Return notes on the verdict of `top`, and on the fastest of `outcomes` with a certain verdict."""
+    note = throughput_note(top)
+    filling = [f"{note[0].upper()}{note[1:]}."] if note else []
     if top.spread is None:
-        return _one_run(top)
+        return [*filling, *_one_run(top)]
     latencies = "; ".join(latencies_over_shuffles(top.spread))
     notes = [
-        f"Over {top.spread.shuffles} {SHUFFLES} the SLO holds in {top.spread.slo_held}, "
-        f"{_in_another(top.spread)}; {latencies}."
+        *filling,
+        f"Over {top.spread.shuffles} {SHUFFLES} the SLO holds in {top.spread.slo_met}, "
+        f"{_in_another(top.spread)}; {latencies}.",
     ]
     if is_uncertain(top, slo):
         notes += _fastest_certain(outcomes, top, slo, space)
@@ -128,6 +153,6 @@ def _fastest_certain(
     yield (
         "The fastest configuration with a certain verdict: "
         f"{formatting.describe_configuration(best, space)} at "
-        f"{formatting.rate(best.target_qps)} (trial {best.number}), "
+        f"{best.load} (trial {best.number}), "
         f"{formatting.format_figure(best.output_tps_per_gpu, 4)} tokens/s/GPU, {change} against the best."
     )

@@ -19,6 +19,7 @@ def rejections(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> NDArr
     longest = min(spec.prefill.max_sequence_tokens, spec.decode.max_sequence_tokens) - 1
     prefill_kv = kv_capacity_tokens(spec, "prefill")
     decode_kv = kv_capacity_tokens(spec, "decode")
+    reading, generating = spec.pools[0].role, spec.pools[-1].role
     budget, names = spec.prefill.token_budget, spec.prefill.KEYS
     whole = not spec.prefill.chunks_prompts
     reasons = (
@@ -28,12 +29,12 @@ def rejections(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> NDArr
         ),
         (
             whole & (prompt > budget),
-            f"prompt over prefill.{names['token_budget']} {budget} without chunked prefill",
+            f"prompt over {reading}.{names['token_budget']} {budget} without chunked prefill",
         ),
         (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
         (
             reserved_kv_tokens(spec, prompt, max_answer) > decode_kv,
-            f"request over the {decode_kv} tokens of a decode worker's KV cache",
+            f"request over the {decode_kv} tokens of a {generating} worker's KV cache",
         ),
     )
     if not any(applies.any() for applies, _ in reasons):

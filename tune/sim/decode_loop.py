@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
-from tune.core.jit import compiled
+from tune.core.jit import compiled, inlined
 from tune.sim.decode_pool import (
     BATCH,
     BATCH_INTEGRAL,
@@ -18,6 +18,7 @@ from tune.sim.decode_pool import (
     LOAD,
     NEXT_END,
     NOW,
+    OUTSIDE,
     PAUSED,
     PEAK,
     RESERVED,
@@ -28,7 +29,9 @@ from tune.sim.decode_pool import (
     DecodeRequests,
     DecodeResult,
     DecodeState,
+    DecodeSteps,
     DecodeWorker,
+    GrowingStep,
     empty_pool,
     is_due,
     pending_requests,
@@ -43,7 +46,7 @@ NEVER = np.iinfo(np.int64).max
 def decode(
     limits: DecodeWorker,
     slowdown: FloatArray,
-    batch_s: FloatArray,
+    steps: DecodeSteps,
     requests: DecodeRequests,
     result: DecodeResult,
 ) -> None:
@@ -55,8 +58,8 @@ def decode(
         What each worker may do. A request must fit its empty cache.
     slowdown
         Factor on the steps of each worker, shape (workers,).
-    batch_s
-        Seconds of a step for each batch size without context, shape (slots + 1,).
+    steps
+        Seconds of a step for each batch size and context.
     requests
         Requests with their KV transfers.
     result
@@ -73,7 +76,7 @@ def decode(
     queue = DecodeQueue(
         result.ready_s, requests.prompt, requests.answer, requests.reserved, follower, generated
     )
-    pool = empty_pool(slowdown, batch_s, min(limits.slots, count))
+    pool = empty_pool(slowdown, steps, min(limits.slots, count))
     link_s = np.zeros(workers)
     result.first_s[:] = -1.0
     for request in requests.order:
@@ -92,6 +95,8 @@ def decode(
         _serve(limits, queue, state_of(pool, worker), result, np.inf)
     result.usage[:] = pool.clock_s[:, BATCH_INTEGRAL:]
     result.peak_tokens[:] = pool.counters[:, PEAK]
+    result.steps[:, 0] = pool.counters[:, STEP]
+    result.steps[:, 1] = pool.counters[:, OUTSIDE]
 
 
 @compiled
@@ -99,30 +104,75 @@ def _serve(
     limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, result: DecodeResult, until_s: float
 ) -> None:
     """Run every step of one worker that starts before `until_s`."""
+    while begin_steps(limits, queue, state, result, until_s):
+        generate(limits, queue, state, result, until_s)
+
+
+@inlined
+def begin_steps(
+    limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, result: DecodeResult, until_s: float
+) -> bool:
+    """Fill the batch for its next step; return whether there is one that starts before `until_s`.
+
+    Resumed and admitted requests may take the clock past it.
+    """
     counters, clock_s = state.counters, state.clock_s
     while clock_s[NOW] < until_s:
         _resume(limits, queue, state)
         if clock_s[NOW] >= until_s:  # later arrivals are not routed yet
-            return
+            return False
         _admit(limits, queue, state, result.start_s)
-        if counters[BATCH] == 0:
-            if state.waiting[HEAD] == UNASSIGNED:
-                return
-            clock_s[NOW] = queue.ready_s[state.waiting[HEAD]]
-            continue
-        while limits.policy == EVICT_NEWEST and _room(limits, state) < counters[BATCH]:
-            _pause(queue, state)
-        context_s = limits.context_token_s * counters[CONTEXT]
-        step_s = state.slowdown * (state.batch_s[counters[BATCH]] + context_s)
-        for slot in range(counters[STEPPED], counters[BATCH]):
-            if result.first_s[state.active[slot]] < 0:
-                result.first_s[state.active[slot]] = clock_s[NOW] + step_s
-        _advance(limits, state, _steps(limits, queue, state, step_s, until_s), step_s)
-        _retire(queue, state, result.done_s)
+        if counters[BATCH] > 0:
+            while limits.policy == EVICT_NEWEST and room(limits, state) < counters[BATCH]:
+                pause(queue, state)
+            return True
+        if state.waiting[HEAD] == UNASSIGNED:
+            return False
+        clock_s[NOW] = queue.ready_s[state.waiting[HEAD]]
+    return False
+
+
+@inlined
+def generate(
+    limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, result: DecodeResult, until_s: float
+) -> None:
+    """Make the steps of a batch that is not empty until it can change; none starts at `until_s` or later."""
+    counters, clock_s = state.counters, state.clock_s
+    batch, segment = counters[BATCH], segment_of(state)
+    token_s = state.steps.token_s[batch, segment]
+    step_s = state.slowdown * (state.steps.batch_s[batch, segment] + token_s * counters[CONTEXT])
+    for slot in range(counters[STEPPED], counters[BATCH]):
+        if result.first_s[state.active[slot]] < 0:
+            result.first_s[state.active[slot]] = clock_s[NOW] + step_s
+    step = GrowingStep(step_s, state.slowdown * token_s * batch)
+    steps = _steps(limits, queue, state, step, until_s)
+    steps = min(steps, _steps_in_segment(state, segment))
+    if not state.steps.is_known[batch, segment]:
+        counters[OUTSIDE] += steps
+    _advance(limits, state, steps, step)
+    retire(queue, state, result.done_s)
+
+
+@inlined
+def segment_of(state: DecodeState) -> int:
+    """Return the segment of the step times that the mean context is in."""
+    bound_tokens, segment = state.steps.bound_tokens, 0
+    while bound_tokens[segment] * state.counters[BATCH] <= state.counters[CONTEXT]:
+        segment += 1
+    return segment
 
 
 @compiled
-def _room(limits: DecodeWorker, state: DecodeState) -> int:
+def _steps_in_segment(state: DecodeState, segment: int) -> int:
+    """Return the steps that begin before the mean context, one token longer with each, leaves the segment."""
+    bound = state.steps.bound_tokens[segment]
+    if bound == np.inf:
+        return NEVER
+    return int(max(1, math.ceil(bound - state.counters[CONTEXT] / state.counters[BATCH])))
+
+
+@inlined
+def room(limits: DecodeWorker, state: DecodeState) -> int:
     """Return the cache tokens left if every sequence wastes as much of its last block as it can."""
     slack = (limits.kv_block_tokens - 1) * state.counters[BATCH]
     return int(limits.kv_tokens - state.counters[CONTEXT] - slack)
@@ -136,12 +186,12 @@ def _fits(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, request:
         return False
     if limits.policy == EVICT_NEWEST:
         context = queue.prompt[request] + queue.generated[request]
-        return bool(_room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
+        return bool(room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
     return bool(state.counters[RESERVED] + queue.reserved[request] <= limits.kv_tokens)
 
 
-@compiled
-def _join(queue: DecodeQueue, state: DecodeState, request: int) -> None:
+@inlined
+def join(queue: DecodeQueue, state: DecodeState, request: int) -> None:
     """Add a request to the batch."""
     counters = state.counters
     finish = counters[STEP] + queue.answer[request] - queue.generated[request]
@@ -166,8 +216,8 @@ def _resume(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState) -> Non
         chunks = -(-tokens // limits.token_budget)
         lost_s = limits.recompute_step_s * chunks + limits.recompute_token_s * tokens
         lost_s += limits.recompute_pair_s * (tokens * (tokens / 2))
-        _pass_time(limits, state, state.slowdown * lost_s, counters[CONTEXT])
-        _join(queue, state, request)
+        pass_time(limits, state, state.slowdown * lost_s, counters[CONTEXT])
+        join(queue, state, request)
 
 
 @compiled
@@ -181,12 +231,15 @@ def _admit(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, start_s
         if queue.ready_s[request] > now_s or not _fits(limits, queue, state, request):
             return
         start_s[request] = now_s
-        _join(queue, state, request)
+        if limits.stall_token_s > 0:
+            received_s = limits.stall_token_s * queue.prompt[request]
+            pass_time(limits, state, state.slowdown * received_s, counters[CONTEXT])
+        join(queue, state, request)
         dequeue(state.waiting, queue.follower)
 
 
-@compiled
-def _pause(queue: DecodeQueue, state: DecodeState) -> None:
+@inlined
+def pause(queue: DecodeQueue, state: DecodeState) -> None:
     """Pause the youngest sequence of the batch."""
     counters = state.counters
     counters[BATCH] -= 1
@@ -202,7 +255,7 @@ def _pause(queue: DecodeQueue, state: DecodeState) -> None:
 
 @compiled
 def _steps(
-    limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, step_s: float, until_s: float
+    limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, step: GrowingStep, until_s: float
 ) -> int:
     """Return the steps until the batch can change.
 
@@ -213,38 +266,36 @@ def _steps(
     batch = counters[BATCH]
     steps = counters[NEXT_END] - counters[STEP]
     if limits.policy == EVICT_NEWEST:
-        steps = min(steps, _room(limits, state) // batch)
+        steps = min(steps, room(limits, state) // batch)
     joins = counters[PAUSED] == 0 and limits.policy != WHOLE_BATCHES and head != UNASSIGNED
     if joins and _fits(limits, queue, state, head):
         until_s = min(until_s, queue.ready_s[head])
     if until_s < np.inf:
         # smallest m with m x step + growth x m (m - 1) / 2 >= wait, each step longer by `growth`
         wait_s = until_s - state.clock_s[NOW]
-        growth_s = state.slowdown * limits.context_token_s * batch
-        linear_s = step_s - growth_s / 2
-        root = 2 * wait_s / (linear_s + math.sqrt(linear_s * linear_s + 2 * growth_s * wait_s))
+        linear_s = step.first_s - step.growth_s / 2
+        root = 2 * wait_s / (linear_s + math.sqrt(linear_s * linear_s + 2 * step.growth_s * wait_s))
         steps = min(steps, max(1, math.ceil(root)))
     return int(steps)
 
 
 @compiled
-def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step_s: float) -> None:
-    """Make `steps` steps, the first of `step_s` seconds."""
+def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step: GrowingStep) -> None:
+    """Make `steps` steps, of which `step` is the first."""
     counters = state.counters
     batch = counters[BATCH]
-    growth_s = state.slowdown * limits.context_token_s * batch
     mean_context = counters[CONTEXT] + batch * ((steps + 1) / 2)
-    _pass_time(limits, state, steps * step_s + growth_s * (steps * (steps - 1) / 2), mean_context)
+    pass_time(limits, state, steps * step.first_s + step.growth_s * (steps * (steps - 1) / 2), mean_context)
     counters[STEP] += steps
     counters[CONTEXT] += batch * steps
     taken = counters[RESERVED]
     if limits.policy == EVICT_NEWEST:
-        taken = limits.kv_tokens - _room(limits, state)
+        taken = limits.kv_tokens - room(limits, state)
     counters[PEAK] = max(counters[PEAK], taken)
 
 
-@compiled
-def _pass_time(limits: DecodeWorker, state: DecodeState, duration_s: float, context: float) -> None:
+@inlined
+def pass_time(limits: DecodeWorker, state: DecodeState, duration_s: float, context: float) -> None:
     """Advance the clock, and the integrals as far as the window reaches."""
     clock_s = state.clock_s
     counted_s = max(0.0, min(clock_s[NOW] + duration_s, limits.window_s) - clock_s[NOW])
@@ -253,9 +304,12 @@ def _pass_time(limits: DecodeWorker, state: DecodeState, duration_s: float, cont
     clock_s[NOW] += duration_s
 
 
-@compiled
-def _retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
-    """Remove finished answers; the others keep their order, so the last is the youngest."""
+@inlined
+def retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
+    """Remove finished answers; the others keep their order, so the last is the youngest.
+
+    Those that have just ended stand behind the batch in `active`.
+    """
     counters = state.counters
     counters[JUST_ENDED] = 0
     counters[STEPPED] = counters[BATCH]
@@ -265,7 +319,8 @@ def _retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
     for slot in range(counters[BATCH]):
         request, finish = state.active[slot], state.finish[slot]
         if finish > counters[STEP]:
-            state.active[kept], state.finish[kept] = request, finish
+            state.active[slot], state.active[kept] = state.active[kept], request
+            state.finish[kept] = finish
             next_end = min(next_end, finish)
             kept += 1
             continue

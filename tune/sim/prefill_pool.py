@@ -10,19 +10,20 @@ from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled
 from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
 
-BATCH, FREE_BLOCKS, LOAD, JUST_ENDED = range(4)
-"""Indices of a worker's counters: prompts in the batch, free KV blocks, prompts routed here and not done, and
-prompts that ended with the last step."""
+BATCH, FREE_BLOCKS, LOAD, JUST_ENDED, STEPS, OUTSIDE = range(6)
+"""Indices of a worker's counters: prompts in the batch, free KV blocks, prompts routed here and not done,
+prompts that ended with the last step, and, with a table of step times, steps made and those outside of it."""
 
 NOW, BUSY, LINK = range(3)
 """Indices of a worker's clock: the time, the busy time inside the window, and when its link is free."""
 
 
 class PrefillWorker(NamedTuple):
-    """Describe a prefill worker: a step takes step + token x new tokens + pair x attended pairs seconds.
+    """Describe a prefill worker.
 
-    `fill_steps` are further pipeline stages that the last step of a prompt passes. Usage is counted up to
-    `window_s`.
+    A step takes step + token x new tokens + pair x attended pairs seconds. With a table, where `table_scale`
+    is not 0, it takes table_scale x its time there + token x new tokens. `fill_steps` are further pipeline
+    stages that the last step of a prompt passes. Usage is counted up to `window_s`.
     """
 
     max_sequences: int
@@ -35,8 +36,23 @@ class PrefillWorker(NamedTuple):
     step_s: float
     token_s: float
     pair_s: float
+    table_scale: float
     fill_steps: int
     window_s: float
+
+
+class PrefillTable(NamedTuple):
+    """Hold measured steps: `step_s` (n, k) of `tokens` (n,) new tokens, each attending to `attended` (k,).
+
+    The first and the last row are extrapolated. A table without entries is never read.
+    """
+
+    tokens: FloatArray
+    attended: FloatArray
+    step_s: FloatArray
+
+
+NO_PREFILL_TABLE = PrefillTable(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
 
 
 class PrefillRequests(NamedTuple):
@@ -48,11 +64,12 @@ class PrefillRequests(NamedTuple):
 
 
 class PrefillResult(NamedTuple):
-    """Receive the results of the loops; all fields but `busy_s` have the shape (n,).
+    """Receive the results of the loops; all fields but the last two have the shape (n,).
 
     `worker` is read where it is not UNASSIGNED; elsewhere the least loaded worker is written. `start_s` and
     `done_s` are start and end of prefill, `sent_s` is when the KV cache has left the worker. `busy_s`
-    (workers,) are seconds of the window in which each worker ran a step.
+    (workers,) are seconds of the window in which each worker ran a step. `steps` (workers, 2) counts steps
+    and those outside the table of step times, zeros without one.
     """
 
     worker: IntArray
@@ -60,10 +77,17 @@ class PrefillResult(NamedTuple):
     done_s: FloatArray
     sent_s: FloatArray
     busy_s: FloatArray
+    steps: IntArray
+
+
+def empty_prefill_result(worker: IntArray, workers: int) -> PrefillResult:
+    """Return a result to fill, for the requests that `worker` (n,) routes among `workers`."""
+    start_s, done_s, sent_s = (np.zeros(len(worker)) for _ in range(3))
+    return PrefillResult(worker, start_s, done_s, sent_s, np.zeros(workers), np.zeros((workers, 2), np.int64))
 
 
 class PrefillQueue(NamedTuple):
-    """Hold the state of each prompt in the loops, arrays of shape (n,).
+    """Hold what workers share: the state of each prompt, arrays of shape (n,), and the table of step times.
 
     `left` counts the tokens that lack. `follower` and `sending_follower` are the next prompt in the queue for
     admission and in the queue of the link.
@@ -75,6 +99,7 @@ class PrefillQueue(NamedTuple):
     left: IntArray
     follower: IntArray
     sending_follower: IntArray
+    table: PrefillTable
 
 
 class PrefillState(NamedTuple):
@@ -116,7 +141,7 @@ def empty_prefill_pool(slowdown: FloatArray, slots: int) -> PrefillPoolState:
         np.zeros((workers, slots), np.int64),
         empty_queues(workers),
         empty_queues(workers),
-        np.zeros((workers, 4), np.int64),
+        np.zeros((workers, 6), np.int64),
         np.zeros((workers, 3)),
     )
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tune.core.arrays import IntArray
 from tune.sim.queues import UNASSIGNED
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
-RoutedPool = Literal["prefill", "decode"]
+
+class TurnRouter(NamedTuple):
+    """Give requests to the workers of a pool as they come, where their order is not known before.
+
+    With `by_load` each goes to the least loaded worker. Otherwise the k-th goes to `drawn[k]`, or, where that
+    is empty, to the next worker of its router, each of which counts from its own `begin` (routers,). `router`
+    (n,) is that of each request, UNASSIGNED for the worker that has read its prompt.
+    """
+
+    by_load: bool
+    drawn: IntArray
+    router: IntArray
+    begin: IntArray
 
 
-def entry_pool(spec: TrialSpec) -> RoutedPool | None:
+def entry_pool(spec: TrialSpec) -> Literal["prefill", "decode"] | None:
     """Return the pool whose workers are endpoints and route to the other; None if the frontend routes both.
 
     Source: Dynamo's TensorRT-LLM workers of 2025, and its frontend since the strategy flag was removed.
@@ -23,7 +36,7 @@ def entry_pool(spec: TrialSpec) -> RoutedPool | None:
     return "prefill" if spec.split.disaggregation_strategy == "prefill_first" else "decode"
 
 
-def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> IntArray:
+def route_by_frontend(spec: TrialSpec, pool: Role, order: IntArray) -> IntArray:
     """Route requests to the workers of a pool by the frontends.
 
     Parameters
@@ -42,10 +55,10 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
 
     Notes
     -----
-    The load client gives requests to the frontends in turn. Of several frontends each has a round-robin
+    The load client gives requests to the frontends in turn. With several frontends each has a round-robin
     counter of its own, which begins at a random worker.
     """
-    workers, count = _workers(spec, pool), len(order)
+    workers, count = spec.split.workers(pool), len(order)
     if spec.stack.router_mode in ("least-loaded", "kv"):
         return np.full(count, UNASSIGNED, np.int64)
     frontends = spec.split.frontends
@@ -58,7 +71,7 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
     return _by_request(order, routed)
 
 
-def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: IntArray) -> IntArray:
+def route_by_worker(spec: TrialSpec, pool: Role, order: IntArray, entry: IntArray) -> IntArray:
     """Route requests to the workers of a pool round-robin, by each endpoint worker for itself.
 
     Parameters
@@ -82,11 +95,33 @@ def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: I
     Each endpoint worker begins its count at a random worker, so that no two counts are in step. Source: the
     round-robin counter of Dynamo's push router, one per client process.
     """
-    workers = _workers(spec, pool)
+    workers = spec.split.workers(pool)
     begin = _random_state(spec, pool).randint(
         workers, size=max(spec.split.prefill_workers, spec.split.decode_workers)
     )
     return _in_turn(order, entry, begin, workers)
+
+
+def decode_router(spec: TrialSpec, count: int) -> TurnRouter:
+    """Return the router of `count` requests to the decode workers, as the other functions route an open loop.
+
+    Where the decode workers are endpoints, it is not asked.
+    """
+    split, none = spec.split, np.zeros(0, np.int64)
+    workers, entry, mode = split.workers("decode"), entry_pool(spec), spec.stack.router_mode
+    if entry == "prefill":
+        begin = _random_state(spec, "decode").randint(
+            workers, size=max(split.prefill_workers, split.decode_workers)
+        )
+        return TurnRouter(False, none, np.full(count, UNASSIGNED), begin)
+    if mode == "random":
+        drawn = _random_state(spec, "decode").randint(workers, size=count)
+        return TurnRouter(False, drawn, np.zeros(count, np.int64), np.zeros(1, np.int64))
+    begin = np.zeros(1, np.int64)
+    if mode == "round-robin" and split.frontends > 1:
+        begin = _random_state(spec, "decode").randint(workers, size=split.frontends)
+    router = np.arange(count) % len(begin)
+    return TurnRouter(mode in ("least-loaded", "kv"), none, router, begin)
 
 
 def _in_turn(order: IntArray, router: IntArray, begin: IntArray, workers: int) -> IntArray:
@@ -102,14 +137,9 @@ def _in_turn(order: IntArray, router: IntArray, begin: IntArray, workers: int) -
     return _by_request(order, (turn + begin[entered]) % workers)
 
 
-def _workers(spec: TrialSpec, pool: RoutedPool) -> int:
-    """Return the number of workers of a pool."""
-    return spec.split.prefill_workers if pool == "prefill" else spec.split.decode_workers
-
-
-def _random_state(spec: TrialSpec, pool: RoutedPool) -> np.random.RandomState:
+def _random_state(spec: TrialSpec, pool: Role) -> np.random.RandomState:
     """Return random draws that depend on the shuffle and the pool."""
-    words = [spec.load.shuffle_seed, _workers(spec, pool), pool == "decode"]
+    words = [spec.load.shuffle_seed, spec.split.workers(pool), pool == "decode"]
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
 
 

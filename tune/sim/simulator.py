@@ -1,35 +1,35 @@
-"""Simulate a deployment: arrivals pass the prefill pool, the KV transfer and the decode pool.
+"""Simulate a deployment: arrivals pass the prefill pool, the KV transfer and the decode pool, or one pool.
 
-There is no feedback: a full decode pool does not slow the prefill pool, which hands its KV caches on.
+In an open loop there is no feedback between two pools. In aggregated workers prompts and answers share every
+step. In a closed loop users send when they have an answer, so the pools are simulated at once.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.errors import ConfigurationError
-from tune.records.requests import PoolUse, RequestLog, Stages
+from tune.records.requests import RequestLog, Stages
 from tune.sim.admission import answered_tokens, rejections, reserved_kv_tokens
-from tune.sim.decode_loop import decode
-from tune.sim.decode_pool import DecodeRequests, DecodeResult
-from tune.sim.frontend import frontends_delay_s
-from tune.sim.prefill_loop import prefill
-from tune.sim.prefill_pool import PrefillRequests, PrefillResult
-from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
-from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
+from tune.sim.aggregated import serve_by_one_pool
+from tune.sim.closed_serving import serve_users
+from tune.sim.disaggregated import serve_by_two_pools
+from tune.sim.served import Accepted, Served, answer_delays_s
 from tune.spec.cluster import Calibration
-from tune.spec.engine import Engine
-from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import Role, Split
 from tune.spec.trial import TrialSpec
 from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import request_lengths
 
 
-def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None) -> RequestLog:
+def simulate_serving(
+    spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None
+) -> RequestLog:
     """Simulate a run of the trial's load; equal arguments give equal bits.
 
     Parameters
@@ -46,13 +46,16 @@ def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None
     -------
     RequestLog
         TTFT = frontend + queue + prefill + KV transfer + wait for a decode slot + one decode step; each
-        further token takes one step. A request that no engine accepts carries an error and takes no time.
+        further token takes one step. In aggregated workers the first token comes with the end of prefill. A
+        request that no engine accepts carries an error and takes no time.
 
     Raises
     ------
     ConfigurationError
         If a pool has no workers or the dataset is wrong.
     """
+    if spec.load.is_closed_loop:
+        return _simulate_users(spec, calibration)
     scheduled_ns = arrivals_ns(spec.load)
     prompts, answer_tokens = request_lengths(spec.load, len(scheduled_ns))
     if single_pool == "prefill":
@@ -93,163 +96,114 @@ def simulate_requests(
     Returns
     -------
     RequestLog
-        As `simulate` returns it.
+        As `simulate_serving` returns it.
 
     Raises
     ------
     ConfigurationError
         If a pool has no workers.
     """
-    _require_both_pools(spec.split)
+    _require_workers(spec.split)
+    demand = _demand(spec, lengths, max_answer)
+    arrival_s = scheduled_ns[demand.is_accepted] / 1e9 + calibration.ttft_overhead_s
+    accepted = demand.accepted(arrival_s, float(scheduled_ns[-1]) / 1e9)
+    served = _serve(spec, calibration, accepted)
+    first_delay_s, last_delay_s = answer_delays_s(spec, calibration, accepted, served)
+    tokens_s = served.first_s + first_delay_s, served.done_s + last_delay_s
+    return _request_log(demand, scheduled_ns, accepted, served, tokens_s)
+
+
+def _simulate_users(spec: TrialSpec, calibration: Calibration) -> RequestLog:
+    """Simulate a closed loop. A user whose request is rejected sends the next one at once."""
+    _require_workers(spec.split)
+    lengths = request_lengths(spec.load, spec.load.expected_queries)
+    demand = _demand(spec, lengths, None)
+    accepted, served, tokens_s = serve_users(spec, calibration, demand.accepted(np.zeros(0), math.inf))
+    sent_s = accepted.arrival_s - calibration.ttft_overhead_s
+    later: IntArray = np.cumsum(demand.is_accepted) - demand.is_accepted  # rejected ones go with the next
+    scheduled_ns = np.rint(sent_s[np.minimum(later, len(sent_s) - 1)] * 1e9).astype(np.int64)
+    return _request_log(demand, scheduled_ns, accepted, served, tokens_s)
+
+
+@dataclass(frozen=True, eq=False)
+class _Demand:
+    """Hold the tokens of the requests, (n,), those that are reserved, and why an engine rejects each."""
+
+    prompt: IntArray
+    answer: IntArray
+    reserved: IntArray
+    error: NDArray[np.str_]
+
+    @property
+    def is_accepted(self) -> BoolArray:
+        """Return which requests are accepted, (n,)."""
+        is_accepted: BoolArray = self.error == ""
+        return is_accepted
+
+    def accepted(self, arrival_s: FloatArray, window_s: float) -> Accepted:
+        """Return the accepted requests with their arrivals."""
+        kept = self.is_accepted
+        return Accepted(arrival_s, self.prompt[kept], self.answer[kept], self.reserved[kept], window_s)
+
+
+def _demand(spec: TrialSpec, lengths: tuple[IntArray, IntArray], max_answer: IntArray | None) -> _Demand:
+    """Return what requests of `lengths` ask for; a longest answer of None is the dataset's."""
     prompt, answer = lengths[0], answered_tokens(spec, *lengths)
     if max_answer is None:
         max_answer = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
-    error = rejections(spec, prompt, max_answer)
-    is_accepted = error == ""
-    accepted = _Accepted(
-        arrival_s=scheduled_ns[is_accepted] / 1e9 + calibration.ttft_overhead_s,
-        prompt=prompt[is_accepted],
-        answer=answer[is_accepted],
-        reserved=reserved_kv_tokens(spec, prompt[is_accepted], max_answer[is_accepted]),
-        window_s=float(scheduled_ns[-1]) / 1e9,
-    )
-    prefilled, decode_worker = _run_prefill(spec, calibration, accepted)
-    decoded = _run_decode(spec, calibration, accepted, prefilled, decode_worker)
+    reserved = reserved_kv_tokens(spec, prompt, max_answer)
+    return _Demand(prompt, answer, reserved, rejections(spec, prompt, max_answer))
+
+
+def _request_log(
+    demand: _Demand,
+    scheduled_ns: IntArray,
+    accepted: Accepted,
+    served: Served,
+    tokens_s: tuple[FloatArray, FloatArray],
+) -> RequestLog:
+    """Return the record of all requests; `tokens_s` are first and last token of the accepted ones."""
+    is_accepted = demand.is_accepted
     return RequestLog(
         scheduled_ns=scheduled_ns,
-        first_token_ns=_all_ns(decoded.first_s, is_accepted),
-        done_ns=_all_ns(decoded.done_s, is_accepted),
-        input_tokens=prompt,
-        output_tokens=np.where(is_accepted, answer, 0),
-        prefill_worker=_all(prefilled.worker, is_accepted),
-        decode_worker=_all(decoded.result.worker, is_accepted),
-        error=error,
-        stages=_stages(accepted, prefilled, decoded, is_accepted),
-        pools=PoolUse(_mean(prefilled.busy_s, accepted.window_s), decoded.batch_mean, decoded.kv_used_frac),
+        first_token_ns=_all_ns(tokens_s[0], is_accepted),
+        done_ns=_all_ns(tokens_s[1], is_accepted),
+        input_tokens=demand.prompt,
+        output_tokens=np.where(is_accepted, demand.answer, 0),
+        prefill_worker=_all(served.prefill_worker, is_accepted),
+        decode_worker=_all(served.decode_worker, is_accepted),
+        error=demand.error,
+        stages=_stages(accepted, served, is_accepted),
+        pools=served.pools,
     )
 
 
-def _require_both_pools(split: Split) -> None:
+def _serve(spec: TrialSpec, calibration: Calibration, accepted: Accepted) -> Served:
+    """Simulate the pools of the deployment."""
+    if spec.split.aggregated_workers:
+        return serve_by_one_pool(spec, calibration, accepted)
+    return serve_by_two_pools(spec, calibration, accepted)
+
+
+def _require_workers(split: Split) -> None:
     """Raise ConfigurationError if a pool has no workers."""
-    if not (split.prefill_workers and split.decode_workers):
+    if not all(split.workers(role) for role in split.roles):
         raise ConfigurationError(
             f"split: {split.label} leaves a pool empty; the simulator needs split.prefill_workers and "
             "split.decode_workers of at least 1."
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Accepted:
-    """Hold the accepted requests, arrays of shape (n,).
-
-    `reserved` are the KV tokens that a decode worker reserves, `window_s` is the time from the first arrival
-    to the last.
-    """
-
-    arrival_s: FloatArray
-    prompt: IntArray
-    answer: IntArray
-    reserved: IntArray
-    window_s: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """Hold the result of the decode pool: token times as the client sees them (n,), and means per worker."""
-
-    result: DecodeResult
-    first_s: FloatArray
-    done_s: FloatArray
-    batch_mean: FloatArray
-    kv_used_frac: FloatArray
-
-
-def _run_prefill(
-    spec: TrialSpec, calibration: Calibration, accepted: _Accepted
-) -> tuple[PrefillResult, IntArray]:
-    """Simulate the prefill pool; return its result, and the decode worker (n,) of every request."""
-    count, entry = len(accepted.prompt), entry_pool(spec)
-    by_arrival = np.arange(count)
-    if entry == "decode":
-        decode_worker = route_by_frontend(spec, "decode", by_arrival)
-        worker = route_by_worker(spec, "prefill", by_arrival, decode_worker)
-    else:
-        worker = route_by_frontend(spec, "prefill", by_arrival)
-    limits = prefill_worker(spec, calibration, accepted.window_s)
-    slowdown = worker_slowdowns(spec, calibration, "prefill")
-    transfer_s = _transfer_s(spec, calibration, spec.prefill, accepted.prompt)
-    prompts = PrefillRequests(accepted.arrival_s, accepted.prompt, transfer_s)
-    result = PrefillResult(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
-    prefill(limits, slowdown, prompts, result)
-    by_completion = np.argsort(result.done_s, kind="stable")
-    if entry == "prefill":
-        decode_worker = route_by_worker(spec, "decode", by_completion, result.worker)
-    elif entry is None:
-        decode_worker = route_by_frontend(spec, "decode", by_completion)
-    return result, decode_worker
-
-
-def _run_decode(
-    spec: TrialSpec, calibration: Calibration, accepted: _Accepted, prefilled: PrefillResult, worker: IntArray
-) -> _Decoded:
-    """Simulate the decode pool; `worker` (n,) is UNASSIGNED for a least-loaded router."""
-    count, slowdown = len(worker), worker_slowdowns(spec, calibration, "decode")
-    limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
-    requests = DecodeRequests(
-        order=np.argsort(prefilled.sent_s, kind="stable"),
-        begun_s=prefilled.sent_s - _transfer_s(spec, calibration, spec.prefill, accepted.prompt),
-        sent_s=prefilled.sent_s,
-        transfer_s=_transfer_s(spec, calibration, spec.decode, accepted.prompt),
-        prompt=accepted.prompt,
-        answer=accepted.answer,
-        reserved=accepted.reserved,
-    )
-    result = DecodeResult(
-        worker=worker,
-        ready_s=np.zeros(count),
-        start_s=np.zeros(count),
-        first_s=np.zeros(count),
-        done_s=np.zeros(count),
-        usage=np.zeros((len(slowdown), 2)),
-        peak_tokens=np.zeros(len(slowdown), np.int64),
-    )
-    decode(limits, slowdown, batch_s, requests, result)
-    messages = -(-accepted.answer // spec.decode.tokens_per_message)
-    first_delay_s, last_delay_s = frontends_delay_s(
-        result.first_s, result.done_s, messages, calibration.frontend_message_s, spec.split.frontends
-    )
-    return _Decoded(
-        result,
-        result.first_s + first_delay_s,
-        result.done_s + last_delay_s,
-        _mean(result.usage[:, 0], accepted.window_s),
-        _mean(result.usage[:, 1], accepted.window_s) / max(limits.kv_tokens, 1),
-    )
-
-
-def _stages(
-    accepted: _Accepted, prefilled: PrefillResult, decoded: _Decoded, is_accepted: BoolArray
-) -> Stages:
+def _stages(accepted: Accepted, served: Served, is_accepted: BoolArray) -> Stages:
     """Return when each request passed each stage, ns, shape (n,); -1 for rejected requests."""
     return Stages(
-        prefill_start_ns=_all_ns(prefilled.start_s, is_accepted),
-        prefill_done_ns=_all_ns(prefilled.done_s, is_accepted),
-        kv_arrived_ns=_all_ns(decoded.result.ready_s, is_accepted),
-        decode_start_ns=_all_ns(decoded.result.start_s, is_accepted),
+        prefill_start_ns=_all_ns(served.prefill_start_s, is_accepted),
+        prefill_done_ns=_all_ns(served.prefill_done_s, is_accepted),
+        kv_arrived_ns=_all_ns(served.kv_arrived_s, is_accepted),
+        decode_start_ns=_all_ns(served.decode_start_s, is_accepted),
         prefill_queued_ns=_all_ns(accepted.arrival_s, is_accepted),
-        first_made_ns=_all_ns(decoded.result.first_s, is_accepted),
+        first_made_ns=_all_ns(served.first_s, is_accepted),
     )
-
-
-def _transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt: IntArray) -> FloatArray:
-    """Return the seconds that each prompt's KV cache takes on the links of a worker's GPUs, shape (n,)."""
-    kv_bytes = prompt * kv_bytes_per_token(spec.model, spec.prefill)
-    return kv_bytes / (calibration.kv_transfer_bytes_per_s * engine.gpus)
-
-
-def _mean(integral: FloatArray, window_s: float) -> FloatArray:
-    """Return the mean over the window; zeros if a single query leaves no window."""
-    return integral / window_s if window_s > 0 else np.zeros_like(integral)
 
 
 def _all(values: IntArray, is_accepted: BoolArray) -> IntArray:

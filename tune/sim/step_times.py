@@ -89,10 +89,11 @@ class StepTimes:
 
 def _require_timed(model: Model, engine: Engine) -> None:
     """Raise ConfigurationError unless weights, layers and parallelism are of the kind that was measured."""
-    if model.experts is not None:
+    for field, what in model.untimed.items():
         raise ConfigurationError(
-            f"model.experts: found {model.experts}, expected null: no step time of a model with experts is "
-            "known. Measure on real engines with load.mode=fixed and another search than surrogate."
+            f"model.{field}: found {getattr(model, field)}, expected null: no step time of a model with "
+            f"{what} is known. Measure on real engines with load.mode=fixed and another search than "
+            "surrogate."
         )
     if engine.context_parallel > 1:
         raise ConfigurationError(

@@ -7,8 +7,16 @@ from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.engines.kv_capacity import kv_capacity_tokens
-from tune.sim.decode_pool import EVICT_NEWEST, RESERVE_ANSWERS, WHOLE_BATCHES, DecodeWorker
+from tune.sim.decode_pool import (
+    EVICT_NEWEST,
+    RESERVE_ANSWERS,
+    WHOLE_BATCHES,
+    DecodeSteps,
+    DecodeWorker,
+    linear_steps,
+)
 from tune.sim.prefill_pool import PrefillWorker
+from tune.sim.step_tables import decode_steps, prefill_line
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
 from tune.spec.engine import BatchingPolicy, Engine
@@ -44,11 +52,17 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
     Returns
     -------
     PrefillWorker
-        Pipeline stages work on different steps at once, each on its share of the layers.
+        Pipeline stages work on different steps at once, each on its share of the layers. With a table of
+        prefill steps, the formula's costs of a step are 0.
     """
-    engine = spec.prefill
-    times = StepTimes.of(spec.model, spec.hardware, engine)
-    share = calibration.prefill_scale / engine.pipeline_stages
+    engine, scale = spec.prefill, calibration.prefill_scale
+    step_s = token_s = pair_s = 0.0
+    stall_token_s = calibration.kv_stall_token_s or 0.0
+    if not calibration.prefill_steps:
+        times = StepTimes.of(spec.model, spec.hardware, engine)
+        share = scale / engine.pipeline_stages
+        step_s = share * times.prefill_step_s + _host_s(engine, calibration)
+        token_s, pair_s = share * times.prefill_token_s, share * times.prefill_pair_s
     return PrefillWorker(
         max_sequences=engine.max_sequences,
         token_budget=engine.token_budget,
@@ -57,9 +71,10 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
         chunked=engine.chunks_prompts,
         equal_progress=engine.chunk_order == "equal_progress",
         static_batch=engine.batching == "whole_batches",
-        step_s=share * times.prefill_step_s + _host_s(engine, calibration),
-        token_s=share * times.prefill_token_s,
-        pair_s=share * times.prefill_pair_s,
+        step_s=step_s,
+        token_s=token_s + stall_token_s,
+        pair_s=pair_s,
+        table_scale=scale if calibration.prefill_steps else 0.0,
         fill_steps=engine.pipeline_stages - 1,
         window_s=window_s,
     )
@@ -67,8 +82,8 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
 
 def decode_worker(
     spec: TrialSpec, calibration: Calibration, window_s: float
-) -> tuple[DecodeWorker, FloatArray]:
-    """Return the model of a decode worker, and its step times without context.
+) -> tuple[DecodeWorker, DecodeSteps]:
+    """Return the model of a decode worker, and its step times.
 
     Parameters
     ----------
@@ -83,32 +98,52 @@ def decode_worker(
     -------
     DecodeWorker
         With a pipeline every token still passes all layers, while the batch is split over the stages.
-    FloatArray
-        Seconds of a step without context at batch sizes 0..slots, shape (slots + 1,).
+    DecodeSteps
+        Those of the calibration's table, else of the roofline.
     """
     engine = spec.decode
-    times = StepTimes.of(spec.model, spec.hardware, engine)
-    stages = engine.pipeline_stages
+    recompute_step_s, recompute_token_s, recompute_pair_s = _recompute_costs(spec, calibration)
     worker = DecodeWorker(
         policy=_POLICY[engine.batching],
         slots=min(engine.max_sequences, engine.token_budget),
         kv_tokens=kv_capacity_tokens(spec, "decode"),
         kv_block_tokens=engine.kv_block_tokens,
         transfer_latency_s=calibration.kv_transfer_latency_s,
-        context_token_s=calibration.decode_scale * times.decode_context_token_s / stages,
+        stall_token_s=calibration.kv_stall_token_s or 0.0,
         token_budget=engine.token_budget,
-        recompute_step_s=calibration.prefill_scale * times.prefill_step_s,
-        recompute_token_s=calibration.prefill_scale * times.prefill_token_s,
-        recompute_pair_s=calibration.prefill_scale * times.prefill_pair_s,
+        recompute_step_s=recompute_step_s,
+        recompute_token_s=recompute_token_s,
+        recompute_pair_s=recompute_pair_s,
         window_s=window_s,
     )
-    padded, has_graph = _padded_batches(engine, worker.slots)
+    if calibration.decode_steps:
+        gap_s = calibration.decode_step_gap_s or 0.0
+        return worker, decode_steps(calibration.decode_steps, worker.slots, calibration.decode_scale, gap_s)
+    return worker, _roofline_steps(spec, calibration, worker.slots)
+
+
+def _recompute_costs(spec: TrialSpec, calibration: Calibration) -> tuple[float, float, float]:
+    """Return the seconds of a step, of a token and of a pair in which a decode worker prefills."""
+    scale = calibration.prefill_scale
+    if calibration.prefill_steps:
+        step_s, token_s = prefill_line(calibration.prefill_steps)
+        return scale * step_s, scale * token_s, 0.0
+    times = StepTimes.of(spec.model, spec.hardware, spec.decode)
+    return scale * times.prefill_step_s, scale * times.prefill_token_s, scale * times.prefill_pair_s
+
+
+def _roofline_steps(spec: TrialSpec, calibration: Calibration, slots: int) -> DecodeSteps:
+    """Return the step times of a decode worker by the roofline, for batches of 0 to `slots`."""
+    engine = spec.decode
+    times, stages = StepTimes.of(spec.model, spec.hardware, engine), engine.pipeline_stages
+    padded, has_graph = _padded_batches(engine, slots)
     batch_s = calibration.decode_scale * times.decode_batch_s(np.ceil(padded / stages))
     batch_s += _host_s(engine, calibration)
     read_s = weight_bytes_per_gpu(spec.model, engine) / spec.hardware.hbm_bytes_per_s
     reads_again = padded > LARGE_BATCH_SEQUENCES
     batch_s += np.where(reads_again, calibration.large_batch_weight_reads * read_s, 0.0)
-    return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
+    batch_s += np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
+    return linear_steps(batch_s, calibration.decode_scale * times.decode_context_token_s / stages)
 
 
 def worker_slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
@@ -129,7 +164,7 @@ def worker_slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> F
         Factors, 1 for an ordinary worker, shape (workers,).
     """
     split = spec.split
-    slow = np.ones(split.prefill_workers if role == "prefill" else split.decode_workers)
+    slow = np.ones(split.workers(role))
     for worker in place_workers(spec.hardware, spec.prefill, spec.decode, split) or ():
         if worker.role == role and HEAD_NODE in worker.nodes:
             slow[worker.index] *= calibration.head_node_scale

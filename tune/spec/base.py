@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -13,6 +15,7 @@ from pydantic import (
     create_model,
     model_serializer,
 )
+from pydantic_core import PydanticSerializationError
 
 LARGEST_INT = 2**53
 """Largest whole number of a setting: each up to it is a float, too."""
@@ -32,6 +35,33 @@ class FrozenModel(BaseModel):
     """Hold values that are validated once, on entry; the code inside passes no dicts of settings."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the fields as plain values; a signal that comes meanwhile is raised as it is."""
+        with _interrupts_as_raised():
+            return super().model_dump(**options)
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Return the fields as JSON; a signal that comes meanwhile is raised as a KeyboardInterrupt."""
+        with _interrupts_as_raised():
+            return super().model_dump_json(**options)
+
+
+@contextmanager
+def _interrupts_as_raised() -> Iterator[None]:
+    """Raise the KeyboardInterrupt that pydantic reports as a serializer's error.
+
+    Pydantic's core turns whatever a serializer raises into PydanticSerializationError, an Exception; where it
+    writes JSON, the name and text of what was raised are left in the message alone.
+    """
+    try:
+        yield
+    except PydanticSerializationError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        if interrupt := re.search(r"\b(?:KeyboardInterrupt|Interrupted): (.*)", str(error)):
+            raise KeyboardInterrupt(interrupt[1]) from None
+        raise
 
 
 class SparseModel(FrozenModel):

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tune.errors import ConfigurationError
 from tune.spec.engine import Engine
+from tune.spec.engine_settings import with_both_pools
 from tune.spec.environment import SECRET_VALUE
 from tune.spec.space import (
     ChoiceDimension,
@@ -25,7 +26,7 @@ from tune.spec.space import (
     Sweep,
     Value,
 )
-from tune.spec.split import decode_workers_that_fit
+from tune.spec.split import ALL_ROLES, ROLES, filled_split
 from tune.spec.trial import TrialSpec
 
 Point = Mapping[str, Value]
@@ -52,26 +53,31 @@ def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
     Raises
     ------
     ConfigurationError
-        When a dimension's path is not a setting of a trial, or a value does not fit it.
+        When a dimension's path is not a setting of a trial, or a value does not fit it, or aggregated workers
+        have no settings.
     """
-    plain = base.model_dump(mode="json")
-    for path, variables in base.environments.items():
-        plain[path.removesuffix(".env")]["env"] = dict(variables)  # left out where there are none
+    plain = with_both_pools({"aggregated": None} | base.model_dump(mode="json"))
+    for group in (*ALL_ROLES, "stack"):
+        if holder := getattr(base, group):
+            plain[group]["env"] = dict(holder.env)  # left out where there are none
     families: dict[str, GraphFamily] = {}
     for name, dimension in sweep.space.items():
         if isinstance(dimension, GraphFamilyDimension):
             families[dimension.path] = point[name]  # type: ignore[assignment]
         else:
             _set(plain, base, name, dimension.path, point[name])
+    if base.aggregated is None and not plain["split"].get("aggregated_workers"):
+        plain["aggregated"] = None
     try:
         spec = TrialSpec.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         raise _misfit(error.errors()[0], base, sweep, point) from None
     for role, family in families.items():
-        spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
+        if engine := getattr(spec, role):
+            spec = spec.model_copy(update={role: with_graph_family(engine, family)})
+    spec = spec.with_own_pools()
     if sweep.fill_decode:
-        decode_workers = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split)
-        split = spec.split.model_copy(update={"decode_workers": decode_workers})
+        split = filled_split(spec.hardware, spec.prefill, spec.decode, spec.split)
         spec = spec.model_copy(update={"split": split})
     return spec
 
@@ -96,20 +102,20 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
 def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:
     """Return the point that gives `spec` when it is bound to `spec`; None where the space has none."""
     candidates = {
-        name: [value for value in _candidates(dimension, spec) if contains(dimension, value)]
+        name: [value for value in _candidates(dimension, spec, sweep) if contains(dimension, value)]
         for name, dimension in sweep.space.items()
     }
     if not all(candidates.values()):
         return None
     point = {name: values[0] for name, values in candidates.items()}
     for name, dimension in sweep.space.items():
-        if isinstance(dimension, GraphFamilyDimension):
+        if isinstance(dimension, GraphFamilyDimension) and dimension.path in spec.split.roles:
             engine: Engine = getattr(spec, dimension.path)
             families = [family for family in dimension.values if with_graph_family(engine, family) == engine]
             if not families:
                 return None
             point[name] = families[0]
-    return point if bind_point(spec, sweep, point) == spec else None
+    return point if bind_point(spec, sweep, point) == spec.with_own_pools() else None
 
 
 def contains(dimension: Dimension, value: Any) -> bool:
@@ -132,10 +138,19 @@ def contains(dimension: Dimension, value: Any) -> bool:
             return value in dimension.values
 
 
-def _candidates(dimension: Dimension, spec: TrialSpec) -> list[Any]:
-    """Return the values that `spec` may have for a dimension; a default that records leave out is one too."""
+def _candidates(dimension: Dimension, spec: TrialSpec, sweep: Sweep) -> list[Any]:
+    """Return the values that `spec` may have for a dimension; a default that records leave out is one too.
+
+    For a pool that it lacks, any value gives `spec`; so does any number of aggregated workers where as many
+    are taken as fit.
+    """
     if isinstance(dimension, GraphFamilyDimension):
         return list(dimension.values)
+    values = _some_values(dimension)
+    if _is_idle(dimension.path, spec):
+        return values
+    if sweep.fill_decode and spec.split.aggregated_workers and dimension.path == "split.aggregated_workers":
+        return [value for value in values if value]
     node: Any = spec
     for key in dimension.path.split("."):
         if node is None:
@@ -147,6 +162,20 @@ def _candidates(dimension: Dimension, spec: TrialSpec) -> list[Any]:
         else:
             return []
     return [tuple(node) if isinstance(node, list) else node]
+
+
+def _some_values(dimension: IntDimension | FloatDimension | OrderedDimension | ChoiceDimension) -> list[Any]:
+    """Return the values of a dimension, of a range its ends."""
+    if isinstance(dimension, IntDimension | FloatDimension):
+        return [dimension.low, dimension.high]
+    return list(dimension.values)
+
+
+def _is_idle(path: str, spec: TrialSpec) -> bool:
+    """Return whether the setting at `path` is one of a pool that `spec` lacks."""
+    group, _, name = path.partition(".")
+    idle = set(ALL_ROLES) - set(spec.split.roles)
+    return group in idle or (group == "split" and name in {f"{role}_workers" for role in idle & set(ROLES)})
 
 
 def _set(plain: dict[str, Any], base: TrialSpec, name: str, path: str, value: Value) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tune.spec.backend_kinds import BackendName
-from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt, SparseModel
 from tune.spec.environment import CommandWords, Environment
 from tune.spec.slurm_time import time_limit_s
+from tune.spec.step_table import DecodeRows, PrefillRows
+
+_DEFAULT_MPI = "pmix"
 
 
 def _minutes_as_text(value: object) -> object:
@@ -52,7 +56,7 @@ def _host_list(name: str) -> str:
     return name
 
 
-class Calibration(FrozenModel):
+class Calibration(SparseModel):
     """Hold the parameters that make the simulator resemble a real rack. Origins: conf/cluster/sim.yaml.
 
     `ttft_overhead_s` passes before a request reaches its prefill worker. `frontend_message_s` is the
@@ -61,6 +65,11 @@ class Calibration(FrozenModel):
     Three parameters are hypotheses, off at 1, 1 and 0. `last_decode_worker_scale` multiplies the steps of the
     last decode worker, `head_node_scale` the steps of workers on the node of frontend and client.
     `large_batch_weight_reads` is how often decode steps above 128 sequences read the weights once more.
+
+    `prefill_steps` and `decode_steps` are measured step times. A table holds whole steps: of the parameters
+    above only the scales apply to them, and none of the overheads. `decode_step_gap_s` passes between two
+    decode steps of a table, unseen by the log that it was made from. Each token of a KV cache that is sent
+    holds up the steps of both its workers for `kv_stall_token_s`. Both are 0 where they are None.
     """
 
     prefill_scale: PositiveFloat
@@ -75,6 +84,15 @@ class Calibration(FrozenModel):
     head_node_scale: PositiveFloat
     large_batch_weight_reads: NonNegativeFloat
     bring_up_s: NonNegativeFloat
+    prefill_steps: PrefillRows | None = None
+    decode_steps: DecodeRows | None = None
+    decode_step_gap_s: NonNegativeFloat | None = None
+    kv_stall_token_s: NonNegativeFloat | None = None
+
+    @property
+    def has_tables(self) -> bool:
+        """Return whether a table times the steps of a pool."""
+        return bool(self.prefill_steps or self.decode_steps)
 
 
 class Deadlines(FrozenModel):
@@ -116,6 +134,7 @@ class CommandPrefix(FrozenModel):
 
     prefill: CommandWords = ()
     decode: CommandWords = ()
+    aggregated: Annotated[CommandWords, Field(exclude_if=lambda words: not words)] = ()
     frontend: CommandWords = ()
 
 
@@ -132,7 +151,7 @@ class ClusterFacts(FrozenModel):
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
     an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
     None where it is that of this machine. Jobs avoid the nodes `exclude`. `srun_options` are further options
-    of every step, `mpi` is what starts the ranks of a worker. Of workers that share a node each starts
+    of every step, `mpi` is what starts the ranks of a worker. Where workers share a node, each starts
     `load_stagger_s` after the one before, so that their weights are not read into its memory together.
     """
 
@@ -154,20 +173,28 @@ class ClusterFacts(FrozenModel):
     container_mount_home: bool
     container_keep: bool
     srun_env: Environment
-    srun_options: tuple[str, ...] = ()
-    mpi: str = "pmix"
+    srun_options: CommandWords = ()
+    mpi: str = _DEFAULT_MPI
     command_prefix: CommandPrefix = CommandPrefix()
     load_stagger_s: NonNegativeFloat = 0.0
     image: ImageBuild | None = None
     model_path: str
     tokenizer: str | None = None
     dynamo_venv: str | None
-    extra_sbatch: tuple[str, ...]
+    extra_sbatch: CommandWords
     python: NodePython | None = None
     exclude: tuple[Annotated[str, AfterValidator(_host_list)], ...] = ()
     deadlines: Deadlines
     calibration: Calibration | None
     processes: PositiveInt | None
+
+    @property
+    def launch_options(self) -> dict[str, str]:
+        """Return prefixes and options of commands that are not the default ones, by their settings."""
+        prefixes = {f"command_prefix.{role}": words for role, words in self.command_prefix}
+        words = {**prefixes, "srun_options": self.srun_options}
+        texts = {path: shlex.join(each) for path, each in words.items() if each}
+        return texts if self.mpi == _DEFAULT_MPI else {**texts, "mpi": self.mpi}
 
     @property
     def tokenizer_path(self) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.environment import WithEnvironment
 from tune.spec.findings import Finding, Severity
-from tune.spec.mounts import is_mounted, mount_folders
+from tune.spec.mounts import ROOT_HOME, is_mounted, is_of_image, mount_folders
 from tune.spec.slurm_time import time_limit_s
 
 EXAMPLE_CLUSTER = {"partition": "36x2-a01r", "account": "gtc_inference"}
@@ -14,6 +19,10 @@ EXAMPLE_CLUSTER = {"partition": "36x2-a01r", "account": "gtc_inference"}
 
 _PLACEHOLDERS = ("/your/", "/path/to/")
 """Beginnings of paths that stand for a reader's own."""
+
+_EXAMPLE_FILE = "conf/cluster/facts/gb200_rack.yaml"
+_SEEN = "workers run in the image and see only its own files and what is mounted"
+_MOUNTS_SOURCE = "pyxis, --container-mounts; enroot, hook 10-home.sh"
 
 
 def check_cluster(facts: ClusterFacts, home: str, *, placeholders: Severity) -> tuple[Finding, ...]:
@@ -36,29 +45,111 @@ def check_cluster(facts: ClusterFacts, home: str, *, placeholders: Severity) -> 
     return (*_placeholders(facts, placeholders), *_unmounted(facts, home), *_signalled_at_once(facts))
 
 
+def check_written_paths(
+    groups: Mapping[str, WithEnvironment], facts: ClusterFacts, home: str, *, placeholders: Severity
+) -> Iterator[Finding]:
+    """Yield the paths that are placeholders, or that the container may not see, in texts of free form.
+
+    These are keys that pass to an engine, variables, and what stands before a command.
+
+    Parameters
+    ----------
+    groups
+        The settings of the pools and of the stack, by their names.
+    facts, home, placeholders
+        As `check_cluster` has them.
+
+    Yields
+    ------
+    Finding
+        A warning for a path outside of every mount and of the folders that an image has of its own: it may
+        hold another file itself.
+    """
+    for name, path in _written_paths(groups, facts):
+        if path.startswith(_PLACEHOLDERS):
+            yield Finding(
+                placeholders, name, path, "a path of yours", "it stands for a reader's own", _EXAMPLE_FILE
+            )
+        elif facts.container_image is not None and not (is_of_image(path) or is_mounted(path, facts, home)):
+            yield Finding(
+                "warning",
+                name,
+                path,
+                f"a path below a folder of {_mounts_text(facts, home)}, or one that the image has",
+                _SEEN,
+                _MOUNTS_SOURCE,
+            )
+
+
+def _written_paths(groups: Mapping[str, WithEnvironment], facts: ClusterFacts) -> Iterator[tuple[str, str]]:
+    """Yield setting and path of every absolute path in keys of engines, variables and command prefixes."""
+    for group, settings in groups.items():
+        if isinstance(settings, Engine):
+            yield from _paths_in(settings.passed_through, group)
+        for variable, value in settings.env.items():
+            for path in _listed_paths(value or ""):
+                yield f"{group}.env.{variable}", path
+    for role, words in facts.command_prefix:
+        for index, word in enumerate(words):
+            for path in _listed_paths(word.rpartition("=")[2]):
+                yield f"cluster.command_prefix.{role}[{index}]", path
+
+
+def _listed_paths(text: str) -> list[str]:
+    """Return the absolute paths of a text that is one, or several with colons between them as in PATH."""
+    return [path for path in text.split(":") if path.startswith("/")] if text.startswith("/") else []
+
+
+def _paths_in(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield name and text of every absolute path in a key's value, also in JSON text."""
+    if isinstance(value, str) and value.startswith(("{", "[")):
+        with suppress(ValueError):  # a template, say
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _paths_in(inner, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _paths_in(inner, f"{name}[{index}]")
+    elif isinstance(value, str) and value.startswith("/"):
+        yield name, value
+
+
 def _paths(facts: ClusterFacts) -> Mapping[str, str]:
     """Return the paths that steps use in the container, by their setting."""
     named = {"cluster.model_path": facts.model_path, "cluster.dynamo_venv": facts.dynamo_venv}
     return {name: path for name, path in named.items() if path is not None}
 
 
+def example_values(facts: ClusterFacts, groups: Mapping[str, WithEnvironment]) -> Iterator[tuple[str, str]]:
+    """Yield setting and value of what no cluster but the example has, texts of free form last."""
+    yield from _example_facts(facts)
+    for name, path in _written_paths(groups, facts):
+        if path.startswith(_PLACEHOLDERS):
+            yield name, path
+
+
+def _example_facts(facts: ClusterFacts) -> Iterator[tuple[str, str]]:
+    for name, value in EXAMPLE_CLUSTER.items():
+        if getattr(facts, name) == value:
+            yield f"cluster.{name}", value
+    paths = {**_paths(facts), "cluster.container_image": facts.container_image or ""}
+    mounts = (("cluster.container_mounts", mount) for mount in facts.container_mounts)
+    for name, path in (*paths.items(), *mounts):
+        if path.startswith(_PLACEHOLDERS):
+            yield name, path
+
+
 def _placeholders(facts: ClusterFacts, severity: Severity) -> Iterator[Finding]:
     """Yield the values that no cluster but the example has."""
-    found: dict[str, str] = {
-        f"cluster.{name}": value for name, value in EXAMPLE_CLUSTER.items() if getattr(facts, name) == value
-    }
-    paths = {**_paths(facts), "cluster.container_image": facts.container_image or ""}
-    found |= {name: path for name, path in paths.items() if path.startswith(_PLACEHOLDERS)}
-    mounts = [mount for mount in facts.container_mounts if mount.startswith(_PLACEHOLDERS)]
-    found |= {"cluster.container_mounts": ", ".join(mounts)} if mounts else {}
-    for name, value in found.items():
+    for name, value in _example_facts(facts):
         yield Finding(
             severity,
             name,
             value,
             "that of your cluster, or null" if name.endswith(("partition", "account")) else "a path of yours",
             "it is a value of the example: copy the facts of the cluster, and make them yours",
-            "conf/cluster/facts/gb200_rack.yaml",
+            _EXAMPLE_FILE,
         )
 
 
@@ -70,17 +161,22 @@ def _unmounted(facts: ClusterFacts, home: str) -> Iterator[Finding]:
         if not path.startswith("/") or path.startswith(_PLACEHOLDERS) or is_mounted(path, facts, home):
             continue
         own = ", or null for the image's own" if name == "cluster.dynamo_venv" else ""
-        mounts = ", ".join(mount_folders(facts)) or "none"
-        if facts.container_mount_home:
-            mounts += f"; the home as {'/root' if facts.container_remap_root else home}"
         yield Finding(
             "error",
             name,
             path,
-            f"a path below a folder of cluster.container_mounts ({mounts}){own}",
-            "workers run in the image and see only its own files and what is mounted",
-            "pyxis, --container-mounts; enroot, hook 10-home.sh",
+            f"a path below a folder of {_mounts_text(facts, home)}{own}",
+            _SEEN,
+            _MOUNTS_SOURCE,
         )
+
+
+def _mounts_text(facts: ClusterFacts, home: str) -> str:
+    """Return the setting of the mounts, with the folders that a container sees through them."""
+    mounts = ", ".join(mount_folders(facts)) or "none"
+    if facts.container_mount_home:
+        mounts += f"; the home as {ROOT_HOME if facts.container_remap_root else home}"
+    return f"cluster.container_mounts ({mounts})"
 
 
 def _signalled_at_once(facts: ClusterFacts) -> Iterator[Finding]:

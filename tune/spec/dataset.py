@@ -30,6 +30,20 @@ class SyntheticInputs(FrozenModel):
         return self.max_tokens
 
 
+class MeasuredInputs(FrozenModel):
+    """Describe the prompts of MLPerf's Llama-3.1-405B dataset, each paired with an answer by its reference.
+
+    Source of the lengths: tune/workload/data/README.md.
+    """
+
+    kind: Literal["measured"]
+
+    @property
+    def longest_tokens(self) -> int:
+        """Return the longest length of that dataset."""
+        return 19_988
+
+
 class SyntheticOutputs(FrozenModel):
     """Describe answer lengths: measured ones, resampled and scaled to a mean, a share of them at the cap."""
 
@@ -111,13 +125,14 @@ _KINDS: dict[str, type[FrozenModel]] = {
     **dict.fromkeys(("beta", "normal", "fixed"), SyntheticInputs),
     "range": RangeLengths,
     "lognormal": LognormalLengths,
+    "measured": MeasuredInputs,
 }
 """Class of each kind of prompt lengths; answers without a kind are SyntheticOutputs."""
 
 
 def _validate_inputs(value: Any, info: ValidationInfo) -> FrozenModel | None:
     """Return `value` as the class that its kind names; errors then name the setting, not the class."""
-    if value is None or isinstance(value, SyntheticInputs | RangeLengths | LognormalLengths):
+    if value is None or isinstance(value, SyntheticInputs | MeasuredInputs | RangeLengths | LognormalLengths):
         return value
     kind = value.get("kind", "beta") if isinstance(value, dict) else "beta"
     if kind not in _KINDS:
@@ -144,7 +159,9 @@ def _validated_by(validate: Any) -> GetPydanticSchema:
     return GetPydanticSchema(lambda source, handler: core_schema.with_info_plain_validator_function(validate))
 
 
-Inputs = Annotated[SyntheticInputs | RangeLengths | LognormalLengths | None, _validated_by(_validate_inputs)]
+Inputs = Annotated[
+    SyntheticInputs | MeasuredInputs | RangeLengths | LognormalLengths | None, _validated_by(_validate_inputs)
+]
 Outputs = Annotated[
     SyntheticOutputs | RangeLengths | LognormalLengths | None, _validated_by(_validate_outputs)
 ]
@@ -174,6 +191,11 @@ class Dataset(FrozenModel):
         if self.holds_prompts and self.outputs is None:
             raise ValueError("a pickle may lack answers; expected outputs, as in load=mlperf_interactive")
         return self
+
+    @property
+    def pairs_lengths(self) -> bool:
+        """Return whether it is known which of the drawn answers belongs to which prompt."""
+        return isinstance(self.inputs, MeasuredInputs)
 
     @property
     def holds_prompts(self) -> bool:

@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from tune.spec.environment import WithEnvironment, require_no_secret_keys
 
-KvDtype = Literal["auto", "fp8", "bfloat16", "float16", "float32", "nvfp4"]
+KvDtype = Literal["auto", "fp8", "bfloat16", "float16", "float32", "nvfp4", "fp8_ds_mla"]
 
 BatchingPolicy = Literal["reserve_answers", "evict_newest", "whole_batches"]
 """When a sequence joins a running batch. `reserve_answers`: once the KV cache has room for its prompt and its
@@ -80,6 +80,16 @@ class Engine(WithEnvironment):
     @abstractmethod
     def context_parallel(self) -> int:
         """Return the number of groups of GPUs that the tokens of a sequence are divided over."""
+
+    @property
+    def expert_parallel(self) -> int:
+        """Return the number of groups of ranks that the experts of a layer are divided over."""
+        return 1
+
+    @property
+    def attends_by_rank(self) -> bool:
+        """Return whether attention data parallelism is on: each rank has batch and KV cache of its own."""
+        return False
 
     @property
     def max_sequences(self) -> int:

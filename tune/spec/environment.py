@@ -49,7 +49,8 @@ _HARMLESS = re.compile(
 )
 """Parts of names in which these words mean something else, as in variables of Dynamo and vLLM."""
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|-")
-
+_NAMED_VALUE = re.compile(r"""(--?)?([A-Za-z][\w-]*)["']?(?:\s*[=:]|(?(1)[\s,"']|(?!)))\s*(?=\S)""")
+"""Matches a name up to its value: `NAME=VALUE`, `NAME: VALUE`, `--NAME VALUE`, and these words in a list."""
 
 SECRET_VALUE = "secret_value"
 """Type of the validation error for a secret that is written out; its message does not repeat the value."""
@@ -59,6 +60,16 @@ SECRET_VALUE = "secret_value"
 def looks_secret(name: str) -> bool:
     """Return whether the value of the variable or key `name` is a secret, as far as its name tells."""
     return _SECRET.search(_HARMLESS.sub("", _WORD_START.sub("_", name))) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` up to the first value that its name calls a secret, and "set" for the rest."""
+    secret = _first_secret(text)
+    return f"{text[: secret.end()]}set" if secret else text
+
+
+def _first_secret(text: str) -> re.Match[str] | None:
+    return next((named for named in _NAMED_VALUE.finditer(text) if looks_secret(named[2])), None)
 
 
 def require_no_secret_keys(keys: Mapping[str, Any]) -> None:
@@ -109,21 +120,20 @@ def _checked(variables: dict[str, str | None]) -> dict[str, str | None]:
     return variables
 
 
-def _without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
-    for word in words:
-        name, _, value = word.partition("=")
-        if value and looks_secret(name):
-            raise PydanticCustomError(
-                SECRET_VALUE,
-                "{name} looks like a secret, and settings are recorded; expected its variable as null in "
-                "`env` of a pool, and set in the shell that starts tune",
-                {"name": name},
-            )
+def _refuse_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
+    secret = _first_secret(" ".join(words))
+    if secret:
+        raise PydanticCustomError(
+            SECRET_VALUE,
+            "{name} looks like a secret, and settings are recorded; expected its variable as null in "
+            "`env` of a pool, and set in the shell that starts tune",
+            {"name": secret[2]},
+        )
     return words
 
 
-CommandWords = Annotated[tuple[str, ...], AfterValidator(_without_secrets)]
-"""Words of a command, of which no NAME=VALUE holds a secret."""
+CommandWords = Annotated[tuple[str, ...], AfterValidator(_refuse_secrets)]
+"""Words of a command, or its options, none of which is a secret by the name before it."""
 
 Environment = Annotated[
     dict[str, str | None],

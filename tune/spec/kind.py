@@ -1,4 +1,4 @@
-"""Name the kind of a configuration: its split and the parallelism of both pools."""
+"""Name the kind of a configuration: its split and the parallelism of its pools."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ FURTHER_PARALLELISM: Mapping[str, SettingName] = {"CP": "context_parallel", "PP"
 
 
 def kind_of(spec: TrialSpec) -> str:
-    """Return split and parallelism of a trial, such as 14P4D TP4/TP4."""
-    return f"{spec.split.label} {'/'.join(map(_parallelism, (spec.prefill, spec.decode)))}"
+    """Return split and parallelism of a trial, such as 14P4D TP4/TP4 or 18A TP4."""
+    return f"{spec.split.label} {parallelism_of(spec)}"
+
+
+def parallelism_of(spec: TrialSpec) -> str:
+    """Return the parallelism of the pools of a trial, such as TP4/TP4."""
+    return "/".join(_parallelism(pool.engine) for pool in spec.pools)
 
 
 def parallelism_label(tensor_parallel: object, further: Mapping[str, object]) -> str:

@@ -13,7 +13,9 @@ from pydantic import (
     model_validator,
 )
 
+from tune.core.binomial_test import min_queries
 from tune.spec.base import (
+    Count,
     FrozenModel,
     NonNegativeInt,
     PositiveFloat,
@@ -29,6 +31,9 @@ MLPERF_SCHEDULE_SEED = 18209322760996052031
 
 SAMPLE_S = 1e-3
 """Minimum duration of a short run, in seconds: so small that it never decides the number of requests."""
+
+QUERIES_PER_USER = 10
+"""Least queries of each user of a closed loop. Source: InferenceX, which sends 10 x concurrency prompts."""
 
 LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """A seed of LoadGen: 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
@@ -55,6 +60,13 @@ def readable_qps(qps: float) -> float:
     return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
 
 
+def load_text(target_qps: float | None, concurrency: int | None) -> str:
+    """Return a load in words: a rate, or the number of users of a closed loop."""
+    if concurrency is None:
+        return f"{target_qps:g} queries/s"
+    return f"{concurrency} user{'s' if concurrency > 1 else ''}"
+
+
 class Trace(FrozenModel):
     """Hold how the arrival times in the dataset's file are read: `time_unit` is that of its numbers."""
 
@@ -62,7 +74,7 @@ class Trace(FrozenModel):
 
 
 class Load(FrozenModel):
-    """Hold LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
+    """Hold LoadGen's Server scenario, Poisson arrivals that no backlog slows, or a closed loop.
 
     `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws the lengths
     and their shuffle. With `concatenate_permutation` (the benchmark's setting) the query count is padded to
@@ -76,6 +88,10 @@ class Load(FrozenModel):
     `resolution` of itself. The search begins within `rate_range_qps` (lowest, highest) and leaves it past an
     end that is no answer; a range of one rate tries that rate alone.
 
+    With `mode: concurrency` the loop is closed: each of `concurrency` users sends the next query when the
+    last answer has ended, so there is no rate and `target_qps` is None. The run ends by its number of
+    queries, whatever `min_duration_s` and `concatenate_permutation` say.
+
     With `trace` the arrivals are those in the dataset's file instead, in their order, and a run is whole
     passes over them. All gaps are scaled by one factor, so that the mean rate is `target_qps`.
 
@@ -83,10 +99,11 @@ class Load(FrozenModel):
     once, and its answer against the reference answer.
     """
 
-    mode: Literal["fixed", "capacity"] = "fixed"
+    mode: Literal["fixed", "capacity", "concurrency"] = "fixed"
     resolution: Annotated[float, Field(gt=0, lt=1)] = 0.015
     rate_range_qps: tuple[PositiveFloat, PositiveFloat] | None = None
-    target_qps: PositiveFloat
+    target_qps: PositiveFloat | None
+    concurrency: Count | None = Field(default=None, exclude_if=lambda users: users is None)
     min_duration_s: PositiveFloat
     min_queries: PositiveInt
     concatenate_permutation: bool
@@ -99,6 +116,45 @@ class Load(FrozenModel):
     dataset: Dataset
     trace: Trace | None = None
     accuracy: bool = Field(default=False, exclude_if=lambda accuracy: not accuracy)
+
+    @model_validator(mode="after")
+    def _loop_is_open_or_closed(self) -> Self:
+        if self.is_closed_loop:
+            self._require_closed_loop()
+        elif self.concurrency is not None:
+            raise ValueError(
+                f"concurrency is {self.concurrency}, the users of a closed loop, but mode is {self.mode}; "
+                "give load.mode=concurrency load.target_qps=null, or leave load.concurrency null"
+            )
+        elif self.target_qps is None:
+            raise ValueError(
+                f"target_qps is null, but mode={self.mode} sends at a rate; give load.target_qps=QPS, or "
+                "load.mode=concurrency load.concurrency=USERS"
+            )
+        return self
+
+    def _require_closed_loop(self) -> None:
+        """Raise ValueError for a closed loop without users, or with what only an open loop has."""
+        if self.concurrency is None:
+            raise ValueError("mode=concurrency needs its users; give load.concurrency=USERS")
+        if self.concurrency > self.client_concurrency:
+            raise ValueError(
+                f"concurrency is {self.concurrency}, but the client keeps {self.client_concurrency} requests "
+                f"in flight; give load.client_concurrency={self.concurrency}"
+            )
+        open_loop = {
+            "target_qps": ("the rate follows from the users", "null"),
+            "rate_range_qps": ("no rate is searched for", "null"),
+            "trace": ("a trace has arrivals of its own", "null"),
+            "accuracy": ("an accuracy run is sent at a rate", "false"),
+        }
+        for name, (why, expected) in open_loop.items():
+            if value := getattr(self, name):
+                found = f" is {value:g}" if isinstance(value, float) else " is set"
+                raise ValueError(
+                    f"{name}{found}, but mode=concurrency is a closed loop: {why}; "
+                    f"give load.{name}={expected}"
+                )
 
     @model_validator(mode="after")
     def _accuracy_has_references(self) -> Self:
@@ -147,6 +203,28 @@ class Load(FrozenModel):
         return self.model_copy(update=cut)
 
     @property
+    def is_closed_loop(self) -> bool:
+        """Return whether users send their next query when their last answer has ended."""
+        return self.mode == "concurrency"
+
+    @property
+    def offered_qps(self) -> float:
+        """Return the mean rate of the arrivals, queries/s; of a closed loop, which has none, ValueError."""
+        if self.target_qps is None:
+            raise ValueError("a closed loop offers no rate")
+        return self.target_qps
+
+    @property
+    def text(self) -> str:
+        """Return the load in words: its rate, or its users."""
+        return load_text(self.target_qps, self.concurrency)
+
+    @property
+    def sending_s(self) -> float:
+        """Return the seconds in which the queries are sent; 0 in a closed loop, which nobody knows before."""
+        return self.expected_queries / self.target_qps if self.target_qps else 0.0
+
+    @property
     def is_short_run(self) -> bool:
         """Return whether `sample` made this load: its number of requests alone ends it, not its duration."""
         return not self.concatenate_permutation and self.min_duration_s <= SAMPLE_S
@@ -165,9 +243,12 @@ class Load(FrozenModel):
     def expected_queries(self) -> int:
         """Return the queries of the run.
 
-        LoadGen issues another pass where arrivals lag at the end of one; these are not counted.
+        LoadGen issues another pass where arrivals lag at the end of one; these are not counted. A closed loop
+        has as many as a verdict on a p99 needs, at least.
         """
-        queries = max(self.min_queries, math.ceil(self.target_qps * self.min_duration_s))
+        if self.concurrency is not None:
+            return max(self.min_queries, QUERIES_PER_USER * self.concurrency, min_queries(0.99))
+        queries = max(self.min_queries, math.ceil(self.offered_qps * self.min_duration_s))
         if not self.concatenate_permutation:
             return queries
         return math.ceil(queries / self.dataset.samples) * self.dataset.samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,23 +22,48 @@ _KV_ELEMENT_BYTES: dict[KvDtype, float] = {
 """Bytes of a number of the KV cache. NVFP4 takes half a byte, and 16 numbers share a scale of one byte.
 Source: NVIDIA, "Introducing NVFP4 for efficient and accurate low-precision inference"."""
 
+_FP8_DS_MLA_BYTES = 512 + 4 * 4 + 64 * 2
+"""Bytes of a token in a layer of DeepSeek's compressed KV cache as fp8_ds_mla: 512 numbers in FP8, four
+scales in FP32, and 64 numbers for the position in BF16. Source: deepseek-ai/FlashMLA, README.md, "FP8 KV
+Cache"."""
+
 
 def weight_bytes_per_gpu(model: Model, engine: Engine) -> float:
-    """Return the bytes of weights on each GPU: the checkpoint, sharded over the worker's GPUs.
+    """Return the most bytes of weights on a GPU: the checkpoint, sharded over the worker's GPUs.
 
-    With context parallelism this is the least: feed-forward weights are sharded so, attention weights are
-    held once in every group. Source: TensorRT-LLM, mapping.py (Helix).
+    In a model whose experts have sizes, whole experts are divided over EP groups, and each over the ranks of
+    a group; with attention data parallelism every rank has all other weights: attention, dense layers, shared
+    experts and embeddings. MTP layers are counted whether or not they are used. With context parallelism this
+    is the least: attention weights are held once in every group.
+
+    Sources: TensorRT-LLM, mapping.py (moe_tp_size x moe_ep_size = tp_size; Helix) and
+    _torch/models/modeling_deepseekv3.py (TP of 1 for dense layers and shared experts).
     """
-    return model.checkpoint_bytes / engine.gpus
+    if not model.expert_bytes:
+        return model.checkpoint_bytes / engine.gpus
+    ranks, groups = engine.tensor_parallel * engine.context_parallel, engine.expert_parallel
+    experts = model.experts or 1
+    on_rank = math.ceil(experts / groups) / experts * groups / ranks
+    others = max(model.checkpoint_bytes - model.expert_bytes, 0.0)
+    shared = others if engine.attends_by_rank else others / ranks
+    return (model.expert_bytes * on_rank + shared) / engine.pipeline_stages
 
 
 def kv_bytes_per_token(model: Model, engine: Engine) -> int:
     """Return the bytes of KV cache per token over the whole worker: K and V of every layer and KV head.
 
-    Above `kv_heads` ranks the heads are replicated. Llama-3.1-405B in fp8 takes 258,048 bytes.
+    Above `kv_heads` ranks the heads are replicated, as the one head of MLA is on every rank; with attention
+    data parallelism a token is on one rank alone. Layers with a sliding window are counted as all others:
+    what an engine frees behind the window is not relied on. Llama-3.1-405B in fp8 takes 258,048 bytes.
+
+    Sources: DeepSeek-V2, arXiv 2405.04434, section 2.1 (a token's cache with MLA); TensorRT-LLM,
+    _torch/modules/attention.py.
     """
-    heads = max(model.kv_heads, engine.tensor_parallel)
-    element = _KV_ELEMENT_BYTES[engine.kv_dtype]
+    heads = model.kv_heads if engine.attends_by_rank else max(model.kv_heads, engine.tensor_parallel)
+    if engine.kv_dtype == "fp8_ds_mla":
+        return model.layers * heads * _FP8_DS_MLA_BYTES
+    dtype = model.kv_dtype or "auto" if engine.kv_dtype == "auto" else engine.kv_dtype
+    element = _KV_ELEMENT_BYTES[dtype]
     return int(2 * model.layers * heads * model.head_size * element)
 
 

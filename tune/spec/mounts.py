@@ -9,6 +9,19 @@ from tune.spec.cluster import ClusterFacts
 ROOT_HOME = "/root"
 """Where enroot mounts the user's home with --container-remap-root."""
 
+IMAGE_FOLDERS = (
+    *("/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/var", "/tmp", "/run", "/dev", "/proc", "/sys"),
+    *("/opt/nvidia", "/opt/hpcx"),
+)
+"""Folders that every image has of its own: those of the operating system (Filesystem Hierarchy Standard 3.0)
+and those of NVIDIA's images (its tools, HPC-X). A site keeps files of its
+nodes in the rest of /opt, in /srv, /mnt, /home and folders of its own."""
+
+
+def is_of_image(path: str) -> bool:
+    """Return whether the absolute `path` is in a folder that every image has of its own."""
+    return any(_is_inside(path, folder) for folder in IMAGE_FOLDERS)
+
 
 def mount_folders(facts: ClusterFacts) -> dict[str, str]:
     """Return the folders of `cluster.container_mounts` on the node, by their path in the container.

@@ -12,7 +12,7 @@ from tune.spec.dataset import MAX_QUERIES
 from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
-from tune.spec.split import Role, place_workers
+from tune.spec.split import place_workers
 from tune.spec.trial import TrialSpec
 
 LONGEST_RUN_S = 1e6
@@ -26,20 +26,13 @@ _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch
 
 def check_deployment(spec: TrialSpec) -> tuple[Finding, ...]:
     """Return the broken rules of split and stack that hold for every engine, and what GPUs are left idle."""
-    return (*_split(spec), *_stack(spec))
-
-
-def _pools(spec: TrialSpec) -> tuple[tuple[Role, Engine, int], ...]:
-    return (
-        ("prefill", spec.prefill, spec.split.prefill_workers),
-        ("decode", spec.decode, spec.split.decode_workers),
-    )
+    return (*_split(spec), *_shared_steps(spec), *_stack(spec))
 
 
 def _split(spec: TrialSpec) -> Iterator[Finding]:
     hardware = spec.hardware
     whole = True
-    for role, engine, workers in _pools(spec):
+    for role, engine, workers in spec.pools:
         if workers < 1:
             yield Finding(
                 "error",
@@ -63,6 +56,21 @@ def _split(spec: TrialSpec) -> Iterator[Finding]:
         yield from _room(spec)
 
 
+def _shared_steps(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield a token budget of aggregated workers that a full batch of answers uses up."""
+    for role, engine, _ in spec.pools:
+        if role == "aggregated" and engine.token_budget <= engine.max_sequences:
+            batch = f"{role}.{engine.KEYS['max_sequences']}"
+            yield Finding(
+                "warning",
+                f"{role}.{engine.KEYS['token_budget']}",
+                str(engine.token_budget),
+                f"more than {batch}, {engine.max_sequences}",
+                "a step has a token of every answer first: a full batch leaves none for prompts, which wait",
+                "vLLM, vllm/v1/core/sched/scheduler.py; TensorRT-LLM, micro batch scheduler",
+            )
+
+
 def _parallelism(engine: Engine) -> str:
     context = f" x CP{engine.context_parallel}" if engine.context_parallel > 1 else ""
     return f"TP{engine.tensor_parallel}{context} x PP{engine.pipeline_stages}"
@@ -70,8 +78,8 @@ def _parallelism(engine: Engine) -> str:
 
 def _room(spec: TrialSpec) -> Iterator[Finding]:
     hardware = spec.hardware
-    used = sum(engine.gpus * workers for _, engine, workers in _pools(spec))
-    layout = " + ".join(f"{workers} {role} x {engine.gpus}" for role, engine, workers in _pools(spec))
+    used = sum(pool.engine.gpus * pool.workers for pool in spec.pools)
+    layout = " + ".join(f"{pool.workers} {pool.role} x {pool.engine.gpus}" for pool in spec.pools)
     rack = f"{hardware.nodes} nodes x {hardware.gpus_per_node}"
     if place_workers(hardware, spec.prefill, spec.decode, spec.split) is None:
         kept = ", of which split.head=none keeps node 0 free" if spec.split.head == "none" else ""
@@ -141,32 +149,33 @@ def check_load(spec: TrialSpec) -> tuple[Finding, ...]:
 
 
 def _load(spec: TrialSpec) -> Iterator[Finding]:
-    queries = spec.load.expected_queries
+    load, queries = spec.load, spec.load.expected_queries
+    asked = "10 x load.concurrency" if load.is_closed_loop else "load.target_qps x load.min_duration_s"
     if queries > MAX_QUERIES:
         yield Finding(
             "error",
-            "load.target_qps",
-            f"{queries} queries (load.target_qps x load.min_duration_s)",
+            "load.concurrency" if load.is_closed_loop else "load.target_qps",
+            f"{queries} queries ({asked})",
             f"at most {MAX_QUERIES}",
             "a run keeps a record of every query in memory",
             "tune/records/requests.py",
         )
-    if queries / spec.load.target_qps > LONGEST_RUN_S:
+    if load.sending_s > LONGEST_RUN_S:
         yield Finding(
             "error",
             "load.target_qps",
-            f"{queries} queries at {spec.load.target_qps:g}/s: {queries / spec.load.target_qps:.3g} s",
+            f"{queries} queries at {load.target_qps:g}/s: {load.sending_s:.3g} s",
             f"at most {LONGEST_RUN_S:.3g} s",
             "nobody waits longer, and times are kept in nanoseconds",
             "tune/records/requests.py",
         )
     needed = min_queries(_MAX_SHARE)
     if queries < needed:
-        searched = spec.load.mode == "capacity"
+        searched = load.mode == "capacity"
         yield Finding(
             "error" if searched else "warning",
             "load.min_queries",
-            f"{queries} queries (load.target_qps x load.min_duration_s, load.min_queries)",
+            f"{queries} queries ({asked}, load.min_queries)",
             f"at least {needed}" + (", or load.mode=fixed" if searched else ""),
             "fewer queries cannot show that the 99th percentile holds: such a run has no verdict",
             "LoadGen, early stopping",

@@ -9,7 +9,7 @@ from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
 from tune.spec.confirm_settings import ConfirmSettings
-from tune.spec.engine_settings import EngineSettings, WithPools
+from tune.spec.engine_settings import AggregatedSettings, EngineSettings, WithPools
 from tune.spec.export_settings import ExportSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
@@ -21,7 +21,7 @@ from tune.spec.trial import TrialSpec
 
 Action = Literal[
     "run", "plan", "preflight", "bootstrap", "status", "logs", "cancel", "report", "confirm", "compare",
-    "parse", "calibrate", "export", "import", "image",
+    "parse", "calibrate", "export", "import", "image", "steps",
 ]  # fmt: skip
 
 ACTION_NAMES: tuple[str, ...] = get_args(Action)
@@ -59,6 +59,7 @@ class Settings(WithPools):
     hardware: Hardware
     split: Split
     stack: Stack
+    aggregated: AggregatedSettings
     prefill: EngineSettings
     decode: EngineSettings
     load: Load
@@ -70,8 +71,12 @@ class Settings(WithPools):
 
     @property
     def trial_spec(self) -> TrialSpec:
-        """Return the trial as composed: the configuration before a sweep's point is bound."""
-        return TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
+        """Return the trial as composed; with a sweep the configuration that it varies.
+
+        Raises ConfigurationError for aggregated workers without settings.
+        """
+        spec = TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
+        return spec if self.sweep else spec.with_own_pools()
 
     @property
     def parallel(self) -> int:
@@ -81,7 +86,7 @@ class Settings(WithPools):
         are small (docs/benchmarks.md).
         """
         most = BACKEND_DECLARATIONS[self.cluster.kind].capabilities.default_parallel
-        if self.sweep and self.search.name not in ("random", "grid"):
-            searches_capacity = self.load.mode == "capacity" or self.search.name == "surrogate"
-            most = min(most, 1 if searches_capacity else LEARNING_PARALLEL)
+        if self.sweep and self.search.traits.learns:
+            one_by_one = self.load.mode == "capacity" or self.search.traits.learns_from_each
+            most = min(most, 1 if one_by_one else LEARNING_PARALLEL)
         return self.study.parallel or most

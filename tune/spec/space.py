@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from tune.errors import ConfigurationError
-from tune.spec.base import LARGEST_INT, Count, FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.base import (
+    LARGEST_INT,
+    Count,
+    FrozenModel,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from tune.spec.split import Role
 
 Scalar = str | Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)] | float | bool | None
 Value = Scalar | tuple[Scalar, ...]
@@ -96,7 +106,7 @@ class GraphFamilyDimension(FrozenModel):
     """
 
     kind: Literal["graph_family"]
-    path: Literal["prefill", "decode"]
+    path: Role
     values: Annotated[tuple[GraphFamily, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -109,7 +119,8 @@ Dimension = Annotated[
 class Sweep(FrozenModel):
     """Hold a question and the space of configurations that may answer it.
 
-    With `fill_decode` every GPU that the prefill workers leave free goes to decode workers.
+    With `fill_decode` every GPU that the prefill workers leave free goes to decode workers, and an aggregated
+    deployment, whose number of aggregated workers is above 0, has as many of them as fit.
     """
 
     question: str
@@ -127,13 +138,19 @@ class Sweep(FrozenModel):
                 return (min(numbers), max(numbers)) if numbers else None
         return None
 
+    def has_aggregated(self, base_workers: int) -> bool:
+        """Return whether points have aggregated workers; the configuration before them has `base_workers`."""
+        ends = self.ends("split.aggregated_workers")
+        return ends[1] > 0 if ends else base_workers > 0
+
     def without(self, path: str) -> Sweep:
         """Return the sweep without the dimension of `path`. Raises ConfigurationError where none is left."""
         space = {name: dimension for name, dimension in self.space.items() if dimension.path != path}
         if not space:
             raise ConfigurationError(
-                f"load.mode=capacity finds {path} by itself, and this sweep has no other dimension; expected "
-                "one that varies the configuration, such as +sweep=pd_split, or load.mode=fixed."
+                f"{path}: load.mode=capacity finds it by itself, load.mode=concurrency has none, and this "
+                "sweep has no other dimension; expected one that varies the configuration, such as "
+                "+sweep=pd_split, or load.mode=fixed."
             )
         return self.model_copy(update={"space": space})
 
@@ -147,6 +164,43 @@ class Sweep(FrozenModel):
         return self
 
 
+SearchName = Literal["surrogate", "tpe", "random", "grid", "gp"]
+
+
+class SearchTraits(NamedTuple):
+    """Declare what a search method does. Callers branch on these, never on the name of the method.
+
+    Attributes
+    ----------
+    learns
+        Later points depend on earlier results, so few trials run at once.
+    learns_from_each
+        Every trial may change the next point, so trials run one by one.
+    simulates
+        It needs the simulator, and so its calibration, also where real engines run.
+    predicts_gain
+        It says what another trial is expected to gain, and a study may end by it.
+    exhaustive
+        Every point is measured, so the best one is not the luckiest of a choice.
+    """
+
+    learns: bool = True
+    learns_from_each: bool = False
+    simulates: bool = False
+    predicts_gain: bool = False
+    exhaustive: bool = False
+
+
+SEARCH_TRAITS: Mapping[SearchName, SearchTraits] = {
+    "surrogate": SearchTraits(learns_from_each=True, simulates=True, predicts_gain=True),
+    "tpe": SearchTraits(),
+    "gp": SearchTraits(),
+    "random": SearchTraits(learns=False),
+    "grid": SearchTraits(learns=False, exhaustive=True),
+}
+"""What each search method does."""
+
+
 class Search(FrozenModel):
     """Hold how points are suggested.
 
@@ -156,9 +210,14 @@ class Search(FrozenModel):
     then.
     """
 
-    name: Literal["surrogate", "tpe", "random", "grid", "gp"] | None
+    name: SearchName | None
     startup_trials: Count
     early_stop: bool = False
+
+    @property
+    def traits(self) -> SearchTraits:
+        """Return what the method does; of one that is still open, that it learns."""
+        return SEARCH_TRAITS[self.name] if self.name else SearchTraits()
 
 
 class StudySettings(FrozenModel):
@@ -167,14 +226,16 @@ class StudySettings(FrozenModel):
     `parallel` trials run at once, in batches that the search observes in order of number, so results depend
     on it and not on the number of cores; None is the number of Settings.parallel. With
     `min_gain` a search that predicts its gain ends when another trial is expected to raise the best rate by a
-    smaller share. `trials_per_job` is how many trials one Slurm allocation runs, one after the other. With
-    `once` the command does not wait for running trials.
+    smaller share. `retries` is how often a command runs a trial again whose infrastructure failed, or whose
+    measurement is not valid for a reason that may pass. `trials_per_job` is how many trials one Slurm
+    allocation runs, one after the other. With `once` the command does not wait for running trials.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None
     n_trials: Count | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     parallel: Count | None
+    retries: NonNegativeInt
     trials_per_job: Count
     once: bool
     max_gpu_hours: PositiveFloat | None

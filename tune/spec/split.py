@@ -12,8 +12,16 @@ from tune.spec.base import FrozenModel, NonNegativeInt, PositiveInt
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 
-Role = Literal["prefill", "decode"]
+Role = Literal["prefill", "decode", "aggregated"]
+"""What the workers of a pool do with a request: one half of it each, or all of it."""
+
 ROLES: tuple[Role, ...] = ("prefill", "decode")
+"""Pools of a disaggregated deployment."""
+
+ALL_ROLES: tuple[Role, ...] = (*ROLES, "aggregated")
+
+READS_PROMPTS = frozenset[Role](("prefill", "aggregated"))
+GENERATES_ANSWERS = frozenset[Role](("decode", "aggregated"))
 
 HEAD_NODE = 0
 """Node index of the first frontend, of the services that workers register with, and of the load client."""
@@ -27,6 +35,9 @@ the fewest prompt tokens together. Source: NVIDIA's MLPerf Inference v6.1 harnes
 class Split(FrozenModel):
     """Hold the number of workers of each pool, and of the frontends before them.
 
+    A deployment has a prefill and a decode pool, or aggregated workers alone, whose number is absent from
+    records where there are none.
+
     With `prefill_first` the prefill worker is the endpoint and relays the decode stream. `head` names the
     pool whose first worker shares the head node with the first frontend; "none" leaves that node without
     workers. Further frontends run on the next nodes, one a node, then from the head node on again. A single
@@ -35,6 +46,7 @@ class Split(FrozenModel):
 
     prefill_workers: NonNegativeInt
     decode_workers: NonNegativeInt
+    aggregated_workers: Annotated[NonNegativeInt, Field(default=0, exclude_if=lambda count: count == 0)]
     disaggregation_strategy: Literal["prefill_first", "decode_first"] = "prefill_first"
     head: Literal["prefill", "decode", "none"] = "prefill"
     frontends: Annotated[PositiveInt, Field(default=1, exclude_if=lambda count: count == 1)]
@@ -43,9 +55,19 @@ class Split(FrozenModel):
     ]
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """Return the pools of the deployment, in the order in which their workers are numbered."""
+        return ("aggregated",) if self.aggregated_workers else ROLES
+
+    def workers(self, role: Role) -> int:
+        """Return the number of workers of a pool."""
+        count: int = getattr(self, f"{role}_workers")
+        return count
+
+    @property
     def label(self) -> str:
-        """Return the field's shorthand, such as 14P4D."""
-        return f"{self.prefill_workers}P{self.decode_workers}D"
+        """Return the field's shorthand, such as 14P4D, or 18A for aggregated workers."""
+        return "".join(f"{self.workers(role)}{role[0].upper()}" for role in self.roles)
 
 
 @dataclass(frozen=True)
@@ -85,13 +107,13 @@ def place_workers(
     hardware
         Nodes and GPUs of the rack.
     prefill, decode
-        Give the GPUs of one worker of each pool.
+        Give the GPUs of one worker of each pool; both are those of aggregated workers.
     split
         Gives the number of workers of each pool.
 
     Returns
     -------
-    The prefill workers, then the decode workers; None when the rack is too small.
+    The workers in the order of `split.roles`; None when the rack is too small.
     """
     return _placed(hardware, prefill.gpus, decode.gpus, split)
 
@@ -104,25 +126,25 @@ def _placed(
     free = [list(range(hardware.gpus_per_node)) for _ in range(hardware.nodes)]
     if split.head == "none":
         free[HEAD_NODE].clear()
-    pools: dict[Role, tuple[int, int]] = {
-        "prefill": (prefill_gpus, split.prefill_workers),
-        "decode": (decode_gpus, split.decode_workers),
-    }
     placed: list[WorkerPlacement] = []
-    for role in sorted(ROLES, key=lambda role: role != split.head):
-        size, count = pools[role]
-        for index in range(count):
-            gpus = _take(free, size, hardware.gpus_per_node)
+    first = HEAD_NODE
+    for role in sorted(split.roles, key=lambda role: role != split.head):
+        size = prefill_gpus if role in READS_PROMPTS else decode_gpus
+        for index in range(split.workers(role)):
+            while first < len(free) and not free[first]:
+                first += 1
+            gpus = _take(free, first, size, hardware.gpus_per_node)
             if gpus is None:
                 return None
             placed.append(WorkerPlacement(role, index, gpus))
-    return tuple(sorted(placed, key=lambda worker: ROLES.index(worker.role)))
+    return tuple(sorted(placed, key=lambda worker: ALL_ROLES.index(worker.role)))
 
 
-def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, int], ...] | None:
+def _take(free: list[list[int]], first: int, size: int, per_node: int) -> tuple[tuple[int, int], ...] | None:
+    """Return the GPUs of a worker and take them from `free`; no node before `first` has a free one."""
     span = max(1, -(-size // per_node))
     share = size // span
-    for start in range(len(free) - span + 1):
+    for start in range(first, len(free) - span + 1):
         nodes = range(start, start + span)
         if all(len(free[n]) == per_node if span > 1 else len(free[n]) >= share for n in nodes):
             taken = tuple((n, gpu) for n in nodes for gpu in free[n][:share])
@@ -132,10 +154,16 @@ def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, i
     return None
 
 
-def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> int:
-    """Return the most decode workers that fit beside the prefill workers of `split`; 0 when none fits."""
-    free = hardware.gpus - split.prefill_workers * prefill.gpus
+def filled_split(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> Split:
+    """Return `split` with the most decode workers that fit beside its prefill workers, 0 when none fits.
+
+    An aggregated one gets the most workers that fit; one is left where none does.
+    """
+    aggregated = split.aggregated_workers > 0
+    free = hardware.gpus if aggregated else hardware.gpus - split.prefill_workers * prefill.gpus
+    name = "aggregated_workers" if aggregated else "decode_workers"
     for count in range(free // decode.gpus, 0, -1):
-        if place_workers(hardware, prefill, decode, split.model_copy(update={"decode_workers": count})):
-            return count
-    return 0
+        filled = split.model_copy(update={name: count})
+        if place_workers(hardware, prefill, decode, filled):
+            return filled
+    return split.model_copy(update={name: int(aggregated)})

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from tune.spec.cluster import Calibration
+from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.model import TIMED_WEIGHT_DTYPE
+from tune.spec.split import Role
+from tune.spec.step_table import PHASES
 from tune.spec.trial import TrialSpec
 
-_UNTIMED = "real engines (cluster=slurm, cluster=local) without search=surrogate"
+_UNTIMED = (
+    "tables of its steps (cluster.calibration.prefill_steps and decode_steps), or real engines "
+    "(cluster=slurm, cluster=local) without search=surrogate"
+)
 """How to run what the simulator cannot time."""
 
 _SHAPE_TOLERANCE_FRAC = 0.1
@@ -17,9 +24,43 @@ _SHAPE_TOLERANCE_FRAC = 0.1
 rounding are far less, and any other kind of layer is more."""
 
 
-def check_timed(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return an error for a model, parallelism or engine key whose step times the simulator does not know."""
-    return (*_timed_weights(spec), *_timed_layers(spec), *_timed_parallelism(spec), *_timed_keys(spec))
+def check_timed(spec: TrialSpec, calibration: Calibration | None = None) -> tuple[Finding, ...]:
+    """Return an error for a model, parallelism or engine key whose step times the simulator does not know.
+
+    What a table of `calibration` times needs no roofline.
+    """
+    untabled = tuple(
+        (pool.role, pool.engine) for pool in spec.pools if not _has_tables(pool.role, calibration)
+    )
+    if not untabled:
+        return tuple(_mixed_stages(spec))
+    return (
+        *_mixed_stages(spec),
+        *_timed_weights(spec),
+        *_timed_layers(spec),
+        *_timed_parallelism(untabled),
+        *_timed_keys(untabled),
+    )
+
+
+def _has_tables(role: Role, calibration: Calibration | None) -> bool:
+    """Return whether tables time all steps of a pool; those of aggregated workers are of both phases."""
+    phases = PHASES if role == "aggregated" else (role,)
+    return calibration is not None and all(getattr(calibration, f"{phase}_steps") for phase in phases)
+
+
+def _mixed_stages(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield that no time is known of a step which several pipeline stages share for prompts and answers."""
+    for role, engine, _ in spec.pools:
+        if role == "aggregated" and engine.pipeline_stages > 1:
+            yield Finding(
+                "error",
+                f"{role}.{engine.KEYS['pipeline_stages']}",
+                str(engine.pipeline_stages),
+                "1 where step times are simulated, or real engines (cluster=slurm, cluster=local)",
+                "chunks and answers of a step pass a pipeline in ways that are not simulated",
+                "tune/sim/aggregated_loop.py",
+            )
 
 
 def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
@@ -38,16 +79,18 @@ def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
 def _timed_layers(spec: TrialSpec) -> Iterator[Finding]:
     """Yield an error unless every layer is attention with KV heads and one gated feed-forward layer."""
     model = spec.model
-    if model.experts is not None:
+    for field, what in model.untimed.items():
         yield Finding(
             "error",
-            "model.experts",
-            f"{model.experts}, of {model.name}",
+            f"model.{field}",
+            f"{getattr(model, field)}, of {model.name}",
             f"null, a dense model, where step times are simulated, or {_UNTIMED}",
-            "no step time of a model with experts is known",
+            f"no step time of a model with {what} is known",
             "tune/sim/data/step_time_coefficients.json",
         )
-    elif not math.isclose(model.linear_parameters, model.dense_parameters, rel_tol=_SHAPE_TOLERANCE_FRAC):
+    if not model.untimed and not math.isclose(
+        model.linear_parameters, model.dense_parameters, rel_tol=_SHAPE_TOLERANCE_FRAC
+    ):
         yield Finding(
             "error",
             "model.linear_parameters",
@@ -60,8 +103,8 @@ def _timed_layers(spec: TrialSpec) -> Iterator[Finding]:
         )
 
 
-def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
-    for role, engine in (("prefill", spec.prefill), ("decode", spec.decode)):
+def _timed_parallelism(pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding]:
+    for role, engine in pools:
         if engine.context_parallel > 1:
             yield Finding(
                 "error",
@@ -73,8 +116,8 @@ def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
             )
 
 
-def _timed_keys(spec: TrialSpec) -> Iterator[Finding]:
-    for role, engine in (("prefill", spec.prefill), ("decode", spec.decode)):
+def _timed_keys(pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding]:
+    for role, engine in pools:
         for path, effect in engine.untimed.items():
             yield Finding(
                 "error",

@@ -85,7 +85,7 @@ def measure_accuracy(
         return with_accuracy(confirmation, recorded) if recorded else confirmation
     request = repeat_request(folder, candidate, spec, overrides)
     require_affordable(folder, [request], {spec.trial_id: candidate.gpu_hours}, settings)
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
+    runner = TrialRunner(folder, settings, backend, listener)
     outcome = runner.run([request], settings.rerun)[request.number]
     listener.recorded(outcome)
     spent = sum(each.gpu_hours for each in folder.outcomes())
@@ -119,8 +119,8 @@ def with_accuracy(confirmation: Confirmation, outcome: Outcome) -> Confirmation:
     winner, *others = confirmation.configurations
     check = AccuracyCheck(
         trial_id=outcome.trial_id,
-        target_qps=outcome.target_qps,
-        slo_held=any(probe.feasible for probe in outcome.probes),
+        target_qps=outcome.offered_qps,
+        slo_met=any(probe.feasible for probe in outcome.probes),
         accuracy=outcome.accuracy,
         reason=None if outcome.accuracy else outcome.reason or "its trial has no accuracy run",
     )

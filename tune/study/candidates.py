@@ -80,6 +80,11 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     Raises ConfigurationError where no point is valid, a dimension is continuous, or the configurations differ
     in more than engines and split.
     """
+    if sweep.has_aggregated(base.split.aggregated_workers):
+        raise ConfigurationError(
+            "search=surrogate: found split.aggregated_workers above 0 among the points; expected "
+            "prefill and decode pools alone, each of which it predicts by itself. Use search=tpe."
+        )
     axes = {name: dimension_values(name, dimension, "surrogate") for name, dimension in sweep.space.items()}
     rate = next((name for name, dimension in sweep.space.items() if dimension.path == RATE), None)
     rates = None

@@ -19,10 +19,11 @@ from tune.spec.load import Load
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.confirmation_candidates import ConfirmationCandidate
+from tune.study.failed_trials import MAX_FAILED_IN_A_ROW, require_harness
 from tune.study.listener import SILENT, StudyListener
-from tune.study.loop import MAX_FAILED_IN_A_ROW
+from tune.study.retries import MAX_FAILED_ATTEMPTS
 from tune.study.trial_requests import Overrides, trial_request
-from tune.study.trial_runner import MAX_FAILED_ATTEMPTS, TrialRequest, TrialRunner
+from tune.study.trial_runner import TrialRequest, TrialRunner
 
 
 def remaining_gpu_hours(
@@ -96,7 +97,7 @@ def run_repeats(
         When the GPU-hours would exceed study.max_gpu_hours, or MAX_FAILED_IN_A_ROW repeats fail in whole
         batches.
     """
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
+    runner = TrialRunner(folder, settings, backend, listener)
     costs = {spec.trial_id: candidate.gpu_hours for candidate in chosen for spec in candidate.specs}
     requests = list(_requests(folder, chosen, overrides))
     outcomes: dict[str, Outcome] = {}
@@ -138,8 +139,9 @@ def _remeasured(
 def _failed_in_a_row(new: Sequence[Outcome], failed: int) -> int:
     """Return the number of consecutive failures after the outcomes `new`, with `failed` before them.
 
-    Raises ResumableError from MAX_FAILED_IN_A_ROW on.
+    Raises ResumableError from MAX_FAILED_IN_A_ROW on; HarnessFailed where one failed by what all need.
     """
+    require_harness(new)
     if any(outcome.status != "failed" for outcome in new):
         return 0
     failed += len(new)

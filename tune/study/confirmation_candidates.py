@@ -8,11 +8,11 @@ from itertools import count, islice
 
 from tune.analysis.kinds_to_confirm import kinds_to_confirm
 from tune.analysis.ranking import rank
-from tune.errors import ConfigurationError, NegativeResult, ResumableError
+from tune.errors import ConfigurationError, NegativeResult
 from tune.records.confirmation import SUFFIX, confirm_overrides
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import read_posterior
+from tune.records.posterior_summary import PosteriorSummary, read_posterior
 from tune.records.study_record import StudyRecord
 from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.kind import kind_of
@@ -31,7 +31,7 @@ SHUFFLE_SEED_STRIDE = 100
 class ConfirmationCandidate:
     """Hold a trial of the study, and the specs of the repeats that measure its configuration again.
 
-    Of a configuration that the study did not measure, `unmeasured` says what it is and what is expected of
+    For a configuration that the study did not measure, `unmeasured` says what it is and what is expected of
     it; `trial` is then the best one of the study, which tells what a repeat costs.
     """
 
@@ -88,7 +88,7 @@ def select_candidates(
     NegativeResult
         Where no trial is feasible.
     ResumableError
-        Where a record is damaged or missing.
+        Where a record is damaged, or the configuration of a trial is missing and cannot be composed again.
     """
     if study.name.endswith(SUFFIX):
         raise ConfigurationError(
@@ -97,20 +97,13 @@ def select_candidates(
         )
     outcomes = {outcome.trial_id: outcome for outcome in folder.outcomes()}
     posterior = read_posterior(folder.root)
-    best = [row["trial_id"] for row in rank(list(outcomes.values()), posterior) if row["feasible"]]
-    if not best:
-        raise NegativeResult(
-            f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
-            f"action=report study.name={study.name} says how far each missed."
-        )
+    best = _feasible_ids(study, list(outcomes.values()), posterior)
     specs = {trial.root.name: spec for trial in folder.trials() if (spec := trial.read_spec())}
+    specs |= {trial_id: folder.spec_of(outcomes[trial_id]) for trial_id in best}
     used = {spec.load.shuffle_seed for spec in specs.values()}
 
     def candidate(trial_id: str, unmeasured: UnmeasuredKind | None = None) -> ConfirmationCandidate:
-        spec = unmeasured.spec if unmeasured else specs.get(trial_id)
-        if spec is None:
-            path = folder.trial(trial_id).root / "spec.json"
-            raise ResumableError(f"{path}: found none; expected the configuration of the trial. Restore it.")
+        spec = unmeasured.spec if unmeasured else specs[trial_id]
         repeats = tuple(islice(_repeats(spec, used), confirm.repeats))
         return ConfirmationCandidate(outcomes[trial_id], repeats, unmeasured)
 
@@ -124,6 +117,19 @@ def select_candidates(
         known = held | {kind: candidate(best[0], other) for kind, other in others.items()}
         chosen = [known[kind] for kind in order if kind in known]
     return tuple(chosen[: confirm.configurations])
+
+
+def _feasible_ids(
+    study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary | None
+) -> list[str]:
+    """Return the ids of the feasible trials, best first. Raises NegativeResult where there are none."""
+    feasible = [row["trial_id"] for row in rank(outcomes, posterior) if row["feasible"]]
+    if not feasible:
+        raise NegativeResult(
+            f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
+            f"action=report study.name={study.name} says how far each missed."
+        )
+    return feasible
 
 
 def _first_by(
@@ -166,9 +172,15 @@ def require_confirmable(study: StudyRecord, settings: Settings, command: Sequenc
     Raises
     ------
     ConfigurationError
-        Where the backend differs from the study's, or an override changes a trial: trials are taken from the
-        record.
+        Where the backend differs from the study's, its loop is closed, or an override changes a trial: trials
+        are taken from the record.
     """
+    if study.loop == "closed":
+        raise ConfigurationError(
+            f"confirm: study {study.name} has load.mode=concurrency; expected a study at rates, since a "
+            "guaranteed rate is one at which queries are sent, whatever becomes of the answers. Measure the "
+            "configurations with load.mode=capacity under another study.name, and confirm that study."
+        )
     require_same_backend(study, settings, confirm_overrides(study))
     of_trials = [
         override

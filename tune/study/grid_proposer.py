@@ -30,7 +30,7 @@ class GridProposer:
                 return TrialSuggestion(point)
         return SearchEnd("points")
 
-    def adopt(self, number: int, point: Point, source: str) -> None:
+    def add_trial(self, number: int, point: Point, source: str) -> None:
         """Pass over the point from now on, where the grid suggested it; the baseline takes no position."""
         if source == "grid":
             self._known.add(tuple(point[name] for name in self._space))

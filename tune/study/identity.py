@@ -25,6 +25,7 @@ from tune.spec.settings import Settings
 
 _PINNED = {
     "backend": "cluster",
+    "loop": "the loop of the load (load.mode)",
     "stack": "stack",
     "search": "search",
     "seed": "study.seed",
@@ -32,7 +33,7 @@ _PINNED = {
     "baseline": "study.baseline",
 }
 """Field of StudyRecord -> setting that the user would have changed. n_trials and max_gpu_hours may grow, and
-the sweep may be corrected (tune/study/adoption.py)."""
+the sweep may be corrected (tune/study/corrected_sweep.py)."""
 
 _RANGE = "load.rate_range_qps"
 """Setting that a study keeps as recorded: a capacity search only begins in this range of rates."""
@@ -86,6 +87,7 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         base=_base(settings, bool(sweep)),
         cluster_hash=_cluster_hash(settings),
         command=tuple(command),
+        loop="closed" if spec.load.is_closed_loop else "open",
         versions={"tune": __version__}
         | {package: version(package) for package in _VERSIONED}
         | {"python": platform.python_version()}
@@ -166,7 +168,8 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: S
 
 def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> None:
     """Raise ConfigurationError, naming every pinned setting that differs."""
-    fields = _PINNED if requested.space or recorded.space else {"backend": _PINNED["backend"]}
+    always = {field: _PINNED[field] for field in ("backend", "loop")}
+    fields = _PINNED if requested.space or recorded.space else always
     different = [
         (setting, before, after)
         for field, setting in fields.items()
@@ -200,12 +203,13 @@ def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
 
 
 def _cluster(settings: Settings) -> dict[str, Any]:
-    """Return the calibration and, where real processes run and have variables of srun, those as recorded."""
+    """Return the calibration and, where real processes run, what else of the cluster changes results."""
     calibration = settings.cluster.calibration
     plain = {"calibration": calibration.model_dump(mode="json") if calibration else None}
     if not BACKEND_DECLARATIONS[settings.cluster.kind].capabilities.real_time:
         return plain
-    return plain | recorded_environments({"srun_env": settings.cluster.srun_env})
+    facts = settings.cluster
+    return plain | recorded_environments({"srun_env": facts.srun_env}) | facts.launch_options
 
 
 def _cluster_hash(settings: Settings) -> str:

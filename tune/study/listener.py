@@ -17,7 +17,8 @@ class StudyListener:
                 print(f"trial {number}: {activity.text}")
 
     The calls come in this order: `prepared` before the first suggestion; for each trial `trial_begun`, then
-    `trial_does` any number of times and `trial_ended`; `recorded` once for each outcome, when its batch has
+    `trial_does` any number of times and `trial_ended`, before that `trial_repeated`, `trial_begun` and
+    `trial_does` for each further attempt; `recorded` once for each outcome, when its batch has
     ended. Steps of trials that run at once are mixed. A trial whose outcome is on record goes straight to
     `recorded`. Return from a method at once: the study waits for it.
     """
@@ -33,6 +34,9 @@ class StudyListener:
 
     def trial_ended(self, outcome: Outcome) -> None:
         """Learn the outcome of an attempt that has just ended; other trials of its batch may still run."""
+
+    def trial_repeated(self, outcome: Outcome) -> None:
+        """Learn that an attempt failed, or measured nothing valid, and that another one begins."""
 
     def recorded(self, outcome: Outcome) -> None:
         """Learn an outcome, also one on record, in the order in which the search observes them."""

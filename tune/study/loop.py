@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tune.backends.base import Backend
 from tune.core.locks import is_file_locked, lock_file
 from tune.records.folders import StudyFolder
-from tune.records.outcome import Outcome
+from tune.records.outcome import LATENCY_FIELDS, Outcome
 from tune.records.posterior_summary import write_posterior
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.settings import Settings
-from tune.study.adoption import adopt_trials
-from tune.study.budget import check_budget, remaining_trials
+from tune.study.budget import remaining_trials
+from tune.study.corrected_sweep import keep_points_of_sweep
+from tune.study.failed_trials import MAX_FAILED_IN_A_ROW, require_harness
 from tune.study.identity import merge_on_resume, with_recorded_range
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
 from tune.study.recorded_end import TooManyFailures, recorded_end
-from tune.study.registry import SearchProblem, check_search
+from tune.study.registry import SEARCH_METHODS, SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
-from tune.study.trial_runner import TrialRequest, TrialRunner
-
-MAX_FAILED_IN_A_ROW = 2
-"""Number of consecutive failures that end a study: one may be a broken node, two have a common cause."""
+from tune.study.trial_runner import TrialRunner
 
 _LOCK_FILE = ".lock"
 
@@ -56,18 +54,18 @@ def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = Fal
     ResumableError
         When study.json is damaged.
     """
-    folder = StudyFolder(root)
     in_use = (
         f"{root}: another process is running this study; expected to be the only one. Wait for it, "
         "or give this study a name of its own (study.name=NAME)."
     )
-    with lock_file(root / _LOCK_FILE, in_use):
+    with lock_file(root / _LOCK_FILE, in_use) as lock:
+        folder = StudyFolder(root, lock.require)
         recorded = folder.read_study()
         if recorded and keeps_parallel:
             requested = requested.model_copy(update={"parallel": recorded.parallel})
         record = requested
         if recorded:
-            record = adopt_trials(folder, recorded, merge_on_resume(recorded, requested))
+            record = keep_points_of_sweep(folder, recorded, merge_on_resume(recorded, requested))
         if record != recorded:
             folder.write_study(record)
         yield folder
@@ -123,7 +121,7 @@ def run_trial(
         The outcome, and whether it is new; False when it was already on record.
     """
     spec = settings.trial_spec
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
+    runner = TrialRunner(folder, settings, backend, listener)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -161,7 +159,7 @@ def run_study(
     listener
         Learns what happens in the study.
     batch_recorded
-        Is called after every batch, when its outcomes and what the search learned are on record.
+        Is called after every batch with a new outcome, when that and what the search learned are on record.
 
     Returns
     -------
@@ -171,41 +169,101 @@ def run_study(
     Raises
     ------
     ResumableError
-        When the GPU-hours would exceed the budget, when MAX_FAILED_IN_A_ROW trials fail in whole batches, or
-        when the last trial fails.
+        Where the budget is spent, MAX_FAILED_IN_A_ROW trials fail in whole batches, or the last trial fails.
     """
+    study = folder.read_study()
+    assert study is not None
+    settings = with_recorded_range(settings, study)
+    finished = _finished(folder, study, settings)
+    if finished:
+        with recorded_end(folder, lambda: None):
+            for outcome in finished:
+                listener.recorded(outcome)
+        return finished
+    runner = TrialRunner(folder, settings, backend, listener)
+    return _run_batches(folder, settings, runner, overrides, listener=listener, batch_recorded=batch_recorded)
+
+
+def _run_batches(
+    folder: StudyFolder,
+    settings: Settings,
+    runner: TrialRunner,
+    overrides: Overrides,
+    *,
+    listener: StudyListener,
+    batch_recorded: Callable[[], None],
+) -> list[Outcome]:
+    """Run batch after batch, each suggested with the outcomes of those before; return outcomes by number."""
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
     assert sweep is not None
-    settings = with_recorded_range(settings, study)
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
     failed, paid = 0, folder.outcomes(aside=True)
     with recorded_end(folder, lambda: source.ended):
         source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
         schedule = source.numbers(settings.study.n_trials or study.n_trials)
-        for start in range(0, len(schedule), study.parallel):
-            numbers, earlier = schedule[start : start + study.parallel], list(outcomes.values())
-            after = len(schedule) - start - len(numbers)
-            following = remaining_trials(after, len(numbers), study.max_gpu_hours, [*paid, *earlier])
-            requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
-            if study.max_gpu_hours is not None:
-                requests = check_budget(study.max_gpu_hours, list(requests), [*paid, *earlier], settings)
+        for numbers, after in _batches(schedule, study.parallel):
+            earlier = tuple(outcomes.values())
+            spent = paid + earlier
+            following = remaining_trials(after, len(numbers), study.max_gpu_hours, spent)
+            requests = source.requests(numbers, earlier, following)
             batch = runner.run(requests, settings.rerun)
             if not batch:
                 break
-            for number in sorted(batch):
-                source.proposer.observe(number, batch[number])
-                listener.recorded(batch[number])
-            outcomes |= batch
-            _record_posterior(folder, source.proposer, outcomes)
-            batch_recorded()
+            outcomes |= {number: _small(outcome) for number, outcome in batch.items()}
+            _learn(folder, source.proposer, batch, outcomes, listener)
+            if any(outcome.trial_id in runner.recorded for outcome in batch.values()):
+                batch_recorded()
             failed = _failed_in_a_row(batch, failed, schedule[-1])
-    return [outcomes[number] for number in sorted(outcomes)]
+    by_id = {outcome.trial_id: outcome for outcome in folder.outcomes()}
+    return [by_id[outcomes[number].trial_id] for number in sorted(outcomes)]
 
 
-def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping[int, Outcome]) -> None:
-    """Write what the search learned from `outcomes`, if it keeps a posterior."""
+def _small(outcome: Outcome) -> Outcome:
+    """Return an outcome without what the loop never asks for again, which takes most of its memory."""
+    latencies = dict.fromkeys(LATENCY_FIELDS)
+    details = dict.fromkeys(("breakdown", "spread", "bottleneck", "model_error", "accuracy"))
+    several = dict.fromkeys(("probes", "attempts", "forecast", "checks"), ())
+    return outcome.model_copy(update={**latencies, **details, **several, "provenance": {}})
+
+
+def _finished(folder: StudyFolder, study: StudyRecord, settings: Settings) -> list[Outcome]:
+    """Return the outcomes of a study whose planned trials are all on record; none where work is left.
+
+    Work is also an attempt that no outcome counts, and the posterior of a search that keeps one.
+    """
+    n_trials = settings.study.n_trials or study.n_trials
+    planned = sorted(folder.read_proposals(), key=lambda proposal: proposal.number)[:n_trials]
+    if settings.rerun or SEARCH_METHODS[study.search.name or ""].has_posterior or len(planned) < n_trials:
+        return []
+    by_id = {outcome.trial_id: outcome for outcome in folder.outcomes() if outcome.status != "failed"}
+    if any(
+        proposal.trial_id not in by_id
+        or len(folder.trial(proposal.trial_id).attempts()) > len(by_id[proposal.trial_id].attempts)
+        for proposal in planned
+    ):
+        return []
+    return [by_id[proposal.trial_id] for proposal in planned]
+
+
+def _batches(numbers: Sequence[int], size: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Yield the trial numbers of each batch, and how many trials follow it."""
+    for start in range(0, len(numbers), size):
+        batch = numbers[start : start + size]
+        yield batch, len(numbers) - start - len(batch)
+
+
+def _learn(
+    folder: StudyFolder,
+    proposer: Proposer,
+    batch: Mapping[int, Outcome],
+    outcomes: Mapping[int, Outcome],
+    listener: StudyListener,
+) -> None:
+    """Let the search observe a batch, and record the posterior of all `outcomes` if it keeps one."""
+    for number in sorted(batch):
+        proposer.observe(number, batch[number])
+        listener.recorded(batch[number])
     posterior = proposer.summarise({number: outcome.trial_id for number, outcome in outcomes.items()})
     if posterior:
         write_posterior(folder.root, posterior)
@@ -214,8 +272,10 @@ def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping
 def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, last: int) -> int:
     """Return the number of consecutive failures after `batch`, with `failed` before it.
 
-    Raises TooManyFailures where they end the study: too many in a row, or `last`, its last trial, among them.
+    Raises TooManyFailures where they end the study: too many in a row, or `last`, its last trial, among them;
+    HarnessFailed where one failed by what every trial needs.
     """
+    require_harness(batch.values())
     if any(outcome.status != "failed" for outcome in batch.values()):
         return 0
     failed += len(batch)

@@ -184,7 +184,7 @@ def _write_whole(folder: Path, texts: Mapping[Path, str], copies: Mapping[Path, 
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for name in (*texts, *copies):
-            make_folder((partial / name).parent)
+            make_folder((partial / name).parent, parents=True)
         for name, text in texts.items():
             (partial / name).write_text(text, "utf-8")
         for name, source in copies.items():

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tune.analysis.hold_probability import judged_constraint
 from tune.errors import ConfigurationError
@@ -34,6 +35,22 @@ SMALL_MISS = 0.01
 that of a run clearly over a limit. Chosen here."""
 
 
+class _TpeOfOneSpace(optuna.samplers.TPESampler):
+    """Sample the dimensions that all trials of a study share.
+
+    The parent finds them by a comparison of all trials, again for every suggestion, as each has a sampler of
+    its own.
+    """
+
+    space: Mapping[str, BaseDistribution]
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the dimensions by name, without those of one value."""
+        return {name: each for name, each in sorted(self.space.items()) if not each.single()}
+
+
 class OptunaProposer:
     """Wrap one Optuna study in memory, with a sampler that is seeded anew for every trial.
 
@@ -49,7 +66,7 @@ class OptunaProposer:
         self._search = search
         self._seed = seed
         self._distributions = distributions(space)
-        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(search, seed, 0))
+        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
         self._running: dict[int, Trial] = {}
 
     def suggest(self, number: int) -> TrialSuggestion:
@@ -58,12 +75,16 @@ class OptunaProposer:
         The sampler is seeded by the trial number, because its random state is not stored: a resumed study
         suggests the points of an uninterrupted one.
         """
-        self._study.sampler = make_sampler(self._search, self._seed, number)
+        self._study.sampler = self._sampler(number)
         trial = self._study.ask(self._distributions)
         self._running[number] = trial
         return TrialSuggestion(to_point(self._space, trial.params))
 
-    def adopt(self, number: int, point: Point, source: str) -> None:
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """Return the sampler for trial `number` of this study."""
+        return make_sampler(self._search, self._seed, number, self._distributions)
+
+    def add_trial(self, number: int, point: Point, source: str) -> None:
         """Enter the point as a running trial of the Optuna study."""
         self._study.enqueue_trial(to_raw(self._space, point))
         self._running[number] = self._study.ask(self._distributions)
@@ -80,15 +101,15 @@ class OptunaProposer:
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        censored = outcome.capacity_qps.censored
+        stopped_early = outcome.capacity_qps.stopped_early
         constraints = (judged_constraint(outcome, limits) for limits in (_PREFILL_LIMITS, _OTHER_LIMITS))
-        misses = [0.0 if censored else miss or 0.0 for miss in constraints]
-        unexplained = not (outcome.feasible or censored) and max(misses) <= 0
+        misses = [0.0 if stopped_early else miss or 0.0 for miss in constraints]
+        unexplained = not (outcome.feasible or stopped_early) and max(misses) <= 0
         counts = (SMALL_MISS if outcome.valid else 1.0) if unexplained else -1.0
         for key, value in zip(_CONSTRAINTS, (counts, *misses), strict=True):
             trial.set_constraint(key, value)
         self._study.tell(
-            trial, _forecast_tps_per_gpu(outcome) if censored else outcome.output_tps_per_gpu or 0.0
+            trial, _forecast_tps_per_gpu(outcome) if stopped_early else outcome.output_tps_per_gpu or 0.0
         )
 
     def baseline_capacity_qps(self, trial_id: str) -> None:
@@ -98,7 +119,9 @@ class OptunaProposer:
         """Return None: Optuna's samplers have no posterior that goes on record."""
 
 
-def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    search: Search, seed: int, number: int, space: Mapping[str, BaseDistribution]
+) -> optuna.samplers.BaseSampler:
     """Return the sampler for trial `number`, seeded by the study's seed and that number.
 
     Parameters
@@ -107,6 +130,8 @@ def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.Base
         Its `name` is "tpe", "gp" or "random"; `startup_trials` are drawn at random first.
     seed, number
         Seed of the study, and number of the trial.
+    space
+        The dimensions of every trial.
 
     Raises
     ------
@@ -121,9 +146,11 @@ def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.Base
     mixed = (seed * _SEED_STRIDE + number) % 2**32
     match search.name:
         case "tpe":
-            return optuna.samplers.TPESampler(
+            sampler = _TpeOfOneSpace(
                 seed=mixed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
             )
+            sampler.space = space
+            return sampler
         case "gp":
             if find_spec("torch") is None:
                 raise ConfigurationError(

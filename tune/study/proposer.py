@@ -49,7 +49,7 @@ class SearchEnd:
 class Proposer(Protocol):
     """Suggest the points of one study and learn from the outcomes.
 
-    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with
+    A proposer lives in memory. A study rebuilds it at every start: it calls `add_trial` and `observe` with
     the recorded trials, in the order of their numbers. The rebuilt proposer then suggests the points that
     the first one would have suggested.
     """
@@ -61,7 +61,7 @@ class Proposer(Protocol):
         space is exhausted, or when no further trial is predicted to be worth its cost.
         """
 
-    def adopt(self, number: int, point: Point, source: str) -> None:
+    def add_trial(self, number: int, point: Point, source: str) -> None:
         """Enter a point from the record, or from outside the search, as the running trial `number`.
 
         `source` is "baseline" or the name of the search method that suggested it.

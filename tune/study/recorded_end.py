@@ -21,11 +21,15 @@ class TooManyFailures(ResumableError):
     """Report that too many trials of a study failed in a row, or the last one."""
 
 
+class HarnessFailed(ResumableError):
+    """Report that what every trial needs is at fault: tune, its load client, a disk, credentials."""
+
+
 def may_end_early(study: StudyRecord, n_trials: int) -> bool:
     """Return whether a study may end before `n_trials` where none fails: by its gain, points or budget."""
     points = number_of_points(study.space)
     few_points = points is not None and points < n_trials
-    return study.search.name == "surrogate" or few_points or study.max_gpu_hours is not None
+    return study.search.traits.predicts_gain or few_points or study.max_gpu_hours is not None
 
 
 @contextmanager
@@ -42,6 +46,9 @@ def recorded_end(folder: StudyFolder, search_end: Callable[[], SearchEnd | None]
         raise
     except TooManyFailures:
         _record(folder, "failures")
+        raise
+    except HarnessFailed:
+        _record(folder, "harness")
         raise
     except KeyboardInterrupt:
         _record(folder, "interrupted")

@@ -34,11 +34,12 @@ class SearchMethod:
     """Hold how the proposer of one search method is built and checked.
 
     `check` raises ConfigurationError where the method cannot search the space; it takes less time than
-    `build`.
+    `build`. `has_posterior`: the proposer keeps a posterior that goes on record.
     """
 
     build: Callable[[SearchProblem], Proposer]
     check: Callable[[SearchProblem], None]
+    has_posterior: bool = False
 
 
 def make_proposer(problem: SearchProblem) -> Proposer:
@@ -97,11 +98,9 @@ def _check_first_point(problem: SearchProblem) -> None:
 
 
 def _check_candidates(problem: SearchProblem) -> None:
-    """Check the limits and list the candidates, without a surrogate of them."""
+    """List the candidates, without a surrogate of them."""
     from tune.study.candidates import candidates  # noqa: PLC0415
-    from tune.surrogate.modelled_limits import require_modelled  # noqa: PLC0415
 
-    require_modelled(problem.settings.slo)
     candidates(problem.settings.trial_spec, problem.sweep, problem.seed)
 
 
@@ -112,6 +111,6 @@ SEARCH_METHODS: Mapping[str, SearchMethod] = {
     "random": _OPTUNA,
     "gp": _OPTUNA,
     "grid": SearchMethod(_build_grid, _check_first_point),
-    "surrogate": SearchMethod(_build_surrogate, _check_candidates),
+    "surrogate": SearchMethod(_build_surrogate, _check_candidates, has_posterior=True),
 }
 """Search methods by their name in `search.name`."""

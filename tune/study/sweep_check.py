@@ -70,7 +70,7 @@ def check_sweep(base: TrialSpec, sweep: Sweep, seed: int = 0) -> tuple[Finding, 
     base
         The configuration that the sweep varies.
     sweep
-        Its dimensions are checked. Of a space of more than MAX_POINTS points a sample is checked.
+        Its dimensions are checked. In a space of more than MAX_POINTS points a sample is checked.
     seed
         Seed of the sample.
 

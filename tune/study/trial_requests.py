@@ -11,6 +11,7 @@ from tune.records.outcome import Outcome
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.bind import Point, bind_point, locate_point
+from tune.spec.kind import parallelism_of
 from tune.spec.settings import Settings
 from tune.spec.space import Sweep, Value
 from tune.spec.trial import TrialSpec
@@ -76,7 +77,7 @@ class TrialRequests:
         the best of them, or below a predicted competitor where at least MIN_FOLLOWING_TRIALS trials are
         `following`.
         """
-        best = max((o.target_qps / o.gpus for o in earlier if o.feasible), default=None)
+        best = max((o.target_qps / o.gpus for o in earlier if o.feasible and o.target_qps), default=None)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._suggest(number)
             if proposal:
@@ -93,7 +94,7 @@ class TrialRequests:
         """Return proposal `number` from the record and enter it in the proposer."""
         proposal = self._known[number]
         if proposal.params:
-            self.proposer.adopt(number, proposal.params, proposal.source)
+            self.proposer.add_trial(number, proposal.params, proposal.source)
             self._note(proposal.params)
         return proposal
 
@@ -128,7 +129,7 @@ class TrialRequests:
         """Return the configuration as composed, which need not be a point of the sweep."""
         point = locate_point(self._base, self._sweep) or {}
         if point:
-            self.proposer.adopt(0, point, "baseline")
+            self.proposer.add_trial(0, point, "baseline")
         trial_id = self._bind(point).trial_id
         return Proposal(
             number=0,
@@ -140,7 +141,7 @@ class TrialRequests:
 
     def _bind(self, point: Point) -> TrialSpec:
         """Return the trial that a point stands for; the configuration as composed for an empty one."""
-        return bind_point(self._base, self._sweep, point) if point else self._base
+        return bind_point(self._base, self._sweep, point) if point else self._base.with_own_pools()
 
 
 def _early_stop_threshold(
@@ -166,6 +167,7 @@ def trial_request(
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),
         "split": spec.split.label,
+        "parallelism": parallelism_of(spec),
         "workload": describe_workload(spec.load),
         "backend": study.backend,
         "calibration": study.cluster_hash,

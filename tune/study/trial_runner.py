@@ -13,11 +13,12 @@ from tune.analysis.judge import TrialFacts, judge, judge_unmeasured
 from tune.analysis.measure import measure_attempt
 from tune.analysis.model_error_sources import estimate_model_error
 from tune.backends.base import Backend
-from tune.core.files import MOVE_ATTEMPT, make_folder
+from tune.core.files import MOVE_ATTEMPT, MOVE_BACK, make_folder
 from tune.deploy.plan import render, write_plan
 from tune.engines.check import check
 from tune.errors import ResumableError
 from tune.records.accuracy import read_accuracy
+from tune.records.attempt_limit import LIMIT_FILE
 from tune.records.attempt_record import AttemptRecord
 from tune.records.capacity_search import (
     EARLY_STOP_FILE,
@@ -29,15 +30,15 @@ from tune.records.capacity_search import (
 from tune.records.evidence import read_evidence
 from tune.records.folders import StudyFolder, read_attempt
 from tune.records.outcome import Attempt, Outcome, Probe
-from tune.spec.cluster import ClusterFacts
 from tune.spec.environment import recorded_environments
 from tune.spec.findings import only_errors
+from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
+from tune.study.budget import Budget
 from tune.study.interrupts import Interrupts
 from tune.study.listener import SILENT, StudyListener
-
-MAX_FAILED_ATTEMPTS = 3
-"""Number of failed attempts after which a detached trial runs again only with rerun=true."""
+from tune.study.recorded_end import BudgetSpent
+from tune.study.retries import Retries
 
 
 @dataclass(frozen=True)
@@ -68,33 +69,34 @@ class TrialRequest:
 class TrialRunner:
     """Run trial requests on a backend and record the outcomes in a study.
 
-    `recorded` holds the trial_ids whose outcomes are new. With `once`, attempts that have not ended are
-    left to run, on a backend whose attempts are detached. `listener` learns what attempts do.
+    `recorded` holds the trial_ids whose outcomes are new. With `study.once` of the settings, attempts that
+    have not ended are left to run, on a backend whose attempts are detached. `listener` learns what attempts
+    do.
     """
 
     def __init__(
-        self,
-        study: StudyFolder,
-        facts: ClusterFacts,
-        backend: Backend,
-        once: bool = False,
-        listener: StudyListener = SILENT,
+        self, study: StudyFolder, settings: Settings, backend: Backend, listener: StudyListener = SILENT
     ) -> None:
         self._study = study
-        self._facts = facts
+        self._facts = settings.cluster
         self._backend = backend
         self._detached = backend.capabilities.detached
-        self._once = once
+        self._once = settings.study.once
+        self._retries = Retries(settings, backend.capabilities)
+        self._budget, self._at_once = Budget(study, settings, backend), settings.parallel
         self._listener = listener
         self.recorded: set[str] = set()
 
     def run(self, requests: Iterable[TrialRequest], rerun: bool = False) -> dict[int, Outcome]:
         """Return outcomes by trial number; requests of one configuration share one outcome.
 
-        Each attempt is submitted before the next request is taken from `requests`.
+        Each attempt is submitted before the next request is taken from `requests`. Raises BudgetSpent where
+        study.max_gpu_hours does not leave what the next one needs, once those that run have ended.
 
         A measured or infeasible outcome on record is reused unless `rerun`. A failed one is tried again, up
-        to MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for.
+        to MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for. An
+        attempt that failed, or that measured what is not valid, for a reason that may pass is followed by up
+        to study.retries others, as far as study.max_gpu_hours leaves them.
         When interrupted, it cancels running attempts; records stay. With detached attempts the first
         Ctrl-C stops further submissions and waits for those that run. Raises ResumableError where `once` is
         set and an attempt has not ended.
@@ -112,6 +114,7 @@ class TrialRunner:
         """Return the outcomes of all requests that were begun, by trial_id."""
         outcomes: dict[str, Outcome] = {}
         running: dict[str, tuple[TrialRequest, Path]] = {}
+        spent: BudgetSpent | None = None
         try:
             for request in requests:
                 if interrupts and interrupts.pressed:
@@ -119,21 +122,39 @@ class TrialRunner:
                 known = self._known(request, rerun)
                 if known:
                     outcomes[request.spec.trial_id] = known
-                else:
-                    handle, attempt = self._begin(request)
-                    running[handle] = request, attempt
-                    self._listener.trial_begun(request.number, request.spec)
+                    continue
+                try:
+                    self._add(request, running)
+                except BudgetSpent as error:
+                    spent = error
+                    break
             for handle in self._ended(running, interrupts):
                 request, attempt = running.pop(handle)
                 probes = self._backend.probes(handle)
                 ended = self._record(self._collect(request, attempt, probes))
+                self._budget.settle(request.spec.hardware.gpus, attempt)
+                spent = self._budget.end_of(ended) or spent
+                interrupted = interrupts is not None and interrupts.pressed
+                again = not (interrupted or spent) and self._budget.affords(request.spec)
+                if again and self._retries.grant(ended):
+                    self._listener.trial_repeated(ended)
+                    self._add(request, running)
+                    continue
                 outcomes[request.spec.trial_id] = ended
                 self._listener.trial_ended(ended)
         finally:
             if not self._detached:
                 for handle in running:
                     self._backend.cancel(handle)
+        if spent:
+            raise spent
         return outcomes
+
+    def _add(self, request: TrialRequest, running: dict[str, tuple[TrialRequest, Path]]) -> None:
+        """Begin an attempt and add it to those that are running."""
+        handle, attempt = self._begin(request, max(1, self._at_once - len(running)))
+        running[handle] = request, attempt
+        self._listener.trial_begun(request.number, request.spec)
 
     def _ended(
         self, running: Mapping[str, tuple[TrialRequest, Path]], interrupts: Interrupts | None
@@ -141,6 +162,7 @@ class TrialRunner:
         """Yield handles of `running` as they end, until the caller has removed all of them."""
         announced = False
         while running:
+            self._study.require_held()
             states = {handle: self._backend.poll(handle) for handle in running}
             for handle, (request, _) in running.items():
                 for step in self._backend.activities(handle):
@@ -157,21 +179,26 @@ class TrialRunner:
             if running:
                 time.sleep(self._backend.poll_interval_s)
 
-    def _begin(self, request: TrialRequest) -> tuple[str, Path]:
-        """Return handle and folder of an attempt: the one that still runs, or a new one."""
+    def _begin(self, request: TrialRequest, at_once: int) -> tuple[str, Path]:
+        """Return handle and folder of an attempt: the one that still runs, or a new one.
+
+        Up to `at_once` attempts, this one included, may run now.
+        """
         last = self._study.trial(request.spec.trial_id).last_attempt()
         if last and not read_attempt(last):
             handle = self._backend.resume(last)
             if handle:
                 return handle, last
+            self._budget.settle(request.spec.hardware.gpus, last)
         attempt = self._prepare(request)
+        self._budget.reserve(request.spec, attempt, at_once)
         return self._backend.submit(request.spec, attempt), attempt
 
     def _known(self, request: TrialRequest, rerun: bool) -> Outcome | None:
         """Return the outcome that answers the request without a new attempt; None where there is none."""
         folder = self._study.trial(request.spec.trial_id)
         outcome = self._uncollected(request) or (None if rerun else folder.read_outcome())
-        if outcome and (outcome.status != "failed" or self._is_exhausted(outcome)):
+        if outcome and (outcome.status != "failed" or self._retries.is_exhausted(outcome)):
             return outcome
         broken = only_errors(check(request.spec))
         if not broken:
@@ -180,10 +207,6 @@ class TrialRunner:
         folder.write_spec(request.spec)
         facts = TrialFacts(request.number, request.source, provenance=request.provenance)
         return self._record(judge_unmeasured("infeasible", request.spec, reason, facts))
-
-    def _is_exhausted(self, outcome: Outcome) -> bool:
-        """Return whether a detached trial has failed MAX_FAILED_ATTEMPTS times."""
-        return self._detached and len(outcome.attempts) >= MAX_FAILED_ATTEMPTS
 
     def _uncollected(self, request: TrialRequest) -> Outcome | None:
         """Return the outcome of the last attempt if it ended after the process that submitted it."""
@@ -201,12 +224,14 @@ class TrialRunner:
 
         The folder of the last attempt is used again where that left no file of its own.
         """
+        self._study.require_held()
         folder = self._study.trial(request.spec.trial_id)
         folder.write_spec(request.spec)
         write_plan(render(request.spec, self._facts), folder.plan)
         last = folder.last_attempt()
-        unused = last and not {path.name for path in last.iterdir()} - {EARLY_STOP_FILE}
+        unused = last and not {path.name for path in last.iterdir()} - {EARLY_STOP_FILE, LIMIT_FILE}
         attempt = last if last and unused else folder.new_attempt()
+        make_folder(attempt.parent)
         make_folder(attempt)
         if request.early_stop:
             write_early_stop(attempt, request.early_stop)
@@ -220,9 +245,13 @@ class TrialRunner:
         records = [read_attempt(path) for path in folder.attempts()]
         attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
         last = read_attempt(attempt)
-        provenance = dict(request.provenance) | self._environment(request.spec) | _image(last)
+        provenance = dict(request.provenance) | self._launched_with(request.spec) | _image(last)
         provenance |= _evidence(attempt)
         facts = TrialFacts(request.number, request.source, attempts, provenance)
+        if last is None and not attempt.is_dir():
+            raise ResumableError(
+                f"{attempt}: is gone; expected the folder of an attempt that has just ended. {MOVE_BACK}"
+            )
         if last is None:
             lost = f"{attempt} was lost: it ended without its record"
             return judge_unmeasured("failed", request.spec, lost, facts)
@@ -238,28 +267,39 @@ class TrialRunner:
         if capacity is None:
             outcome = judge(request.spec, probes, facts, accuracy=accuracy)
             return self._with_model_error(outcome, request.spec)
-        threshold = read_early_stop(attempt) if capacity.censored else None
+        threshold = read_early_stop(attempt) if capacity.stopped_early else None
         outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold, accuracy=accuracy)
         outcome = self._with_model_error(outcome, request.spec)
-        overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
+        overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.offered_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
 
-    def _environment(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the variables that users gave to processes, for the record; nothing where none ran."""
-        given = recorded_environments(spec.environments | {"cluster.srun_env": self._facts.srun_env})
-        return {"environment": given} if given and self._backend.capabilities.real_time else {}
+    def _launched_with(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return variables and options that users gave to processes, for the record; none where none ran."""
+        if not self._backend.capabilities.real_time:
+            return {}
+        variables = spec.environments | {"cluster.srun_env": self._facts.srun_env}
+        given = {
+            "environment": recorded_environments(variables),
+            "launch_options": self._facts.launch_options,
+        }
+        return {name: value for name, value in given.items() if value}
 
     def _with_model_error(self, outcome: Outcome, spec: TrialSpec) -> Outcome:
-        """Return a measured outcome with the model error of the simulator, where that computed it."""
+        """Return a measured outcome with the model error of the simulator, where that is known."""
         calibration = self._facts.calibration
-        if self._backend.capabilities.real_time or calibration is None:
+        if self._backend.capabilities.real_time or calibration is None or calibration.has_tables:
             return outcome
         kind = outcome.bottleneck.kind if outcome.bottleneck else None
         return outcome.model_copy(update={"model_error": estimate_model_error(spec, calibration, kind)})
 
     def _record(self, outcome: Outcome) -> Outcome:
-        """Write the outcome and note that it is new."""
-        self._study.trial(outcome.trial_id).write_outcome(outcome)
+        """Write the outcome and note that it is new.
+
+        One that GPUs were spent on outlives a loss of power; the simulator finds its own again.
+        """
+        self._study.require_held()
+        folder = self._study.trial(outcome.trial_id)
+        folder.write_outcome(outcome, durable=self._backend.capabilities.real_time)
         self.recorded.add(outcome.trial_id)
         return outcome
 
@@ -300,8 +340,10 @@ def _summary(record: AttemptRecord, gpus: int) -> Attempt:
         {
             "started_at": record.started_at,
             "ended_at": record.ended_at,
-            "gpu_hours": gpus * record.held_s / 3600,
+            "gpu_hours": gpus * record.occupied_s / 3600,
             "class": result,
+            "cause": record.cause,
+            "evidence": record.evidence,
             "phases": record.phases,
         }
     )

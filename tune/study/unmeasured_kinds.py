@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary
 from tune.records.study_record import StudyRecord
-from tune.spec.bind import bind_point
 from tune.spec.trial import TrialSpec
 from tune.study.trial_requests import Overrides
 
@@ -41,18 +40,5 @@ def unmeasured_kinds(
     A kind whose trial cannot be bound is left out.
     """
     kinds = [kind for kind in (posterior.kinds if posterior else ()) if kind.kind in names]
-    specs = {kind.kind: _spec(study, kind) for kind in kinds}
+    specs = {kind.kind: study.compose_trial(kind.trial_id, kind.params) for kind in kinds}
     return {kind.kind: UnmeasuredKind(kind, spec) for kind in kinds if (spec := specs[kind.kind])}
-
-
-def _spec(study: StudyRecord, kind: KindPosterior) -> TrialSpec | None:
-    """Return the trial of the best candidate of `kind`.
-
-    Returns None where its point is not on record, or is another trial since the sweep was corrected.
-    """
-    base, sweep, point = study.base_spec, study.sweep, kind.params
-    if base is None or sweep is None or point is None or not point.keys() <= sweep.space.keys():
-        return None
-    varied = sweep.model_copy(update={"space": {name: sweep.space[name] for name in point}})
-    spec = bind_point(base, varied, point)
-    return spec if spec.trial_id == kind.trial_id else None

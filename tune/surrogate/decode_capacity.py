@@ -30,7 +30,7 @@ class DecodeEngines(NamedTuple):
     that the parameters of a sample scale: `step_s` includes the context of sequences of mean length,
     `all_reduce_s` is what halving the NVLink rate adds, `read_s` what one further read of the weights adds.
     All other fields have the shape (engines,): `slots` and `cached_sequences` (sequences of mean length in
-    the KV cache) limit the batch, `tpot_limit_s` is the SLO on TPOT, infinite where it is lifted.
+    the KV cache) limit the batch.
     """
 
     batch: IntArray
@@ -40,7 +40,6 @@ class DecodeEngines(NamedTuple):
     slots: FloatArray
     cached_sequences: FloatArray
     answer_tokens: FloatArray
-    tpot_limit_s: FloatArray
 
 
 def decode_engines(specs: Sequence[TrialSpec], calibration: Calibration, workload: Workload) -> DecodeEngines:
@@ -57,16 +56,17 @@ def joined(tables: Sequence[DecodeEngines]) -> DecodeEngines:
 
 def _engine_fields(
     spec: TrialSpec, calibration: Calibration, workload: Workload
-) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float, float, float, float]:
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float, float, float]:
     """Return the fields of DecodeEngines for one worker; its largest batch is repeated to fill the table."""
     answer = workload.answer.astype(float)
     context = float(workload.prompt.mean() + (answer * answer).mean() / (2 * answer.mean()))
     no_read, one_read = (calibration.model_copy(update={"large_batch_weight_reads": n}) for n in (0.0, 1.0))
-    worker, batch_s = decode_worker(spec, no_read, np.inf)
-    _, one_read_s = decode_worker(spec, one_read, np.inf)
+    worker, steps = decode_worker(spec, no_read, np.inf)
+    _, one_read_steps = decode_worker(spec, one_read, np.inf)
     half_rate = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
     slow_spec = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=half_rate)})
-    _, slow_s = decode_worker(slow_spec, no_read, np.inf)
+    _, slow_steps = decode_worker(slow_spec, no_read, np.inf)
+    batch_s, slow_s, one_read_s = (each.batch_s[:, 0] for each in (steps, slow_steps, one_read_steps))
     sizes = np.unique(np.geomspace(1, worker.slots, _BATCH_POINTS).round().astype(np.int64))
     batch = np.pad(sizes, (0, _BATCH_POINTS - len(sizes)), mode="edge")
     sequence_tokens = context
@@ -75,13 +75,12 @@ def _engine_fields(
         sequence_tokens = float(np.mean(reserved_tokens(workload.prompt, longest, spec.decode)))
     return (
         batch,
-        batch_s[batch] + worker.context_token_s * context * batch,
+        batch_s[batch] + steps.token_s[batch, 0] * context * batch,
         slow_s[batch] - batch_s[batch],
         one_read_s[batch] - batch_s[batch],
         float(worker.slots),
         worker.kv_tokens / sequence_tokens,
         float(answer.mean()),
-        np.inf if spec.slo.tpot_p99_s is None else spec.slo.tpot_p99_s,
     )
 
 
@@ -89,13 +88,14 @@ class DecodeParameters(NamedTuple):
     """Hold the effects of the parameter samples on decode workers.
 
     `all_reduce_factor` and `kv_capacity_factor` have the shape (samples,), `step_scale` and `weight_reads`
-    (samples, m) for m workers.
+    (samples, m) for m workers. `step_limit_s` is the longest time that a step may take.
     """
 
     all_reduce_factor: FloatArray
     kv_capacity_factor: FloatArray
     step_scale: FloatArray
     weight_reads: FloatArray
+    step_limit_s: float
 
 
 @compiled
@@ -105,9 +105,9 @@ def decode_capacity_qps(
     """Return the capacity of one worker of each of the engines `indices` (m,), queries/s, (samples, m).
 
     A batch of b sequences that takes t(b) seconds a step completes b / (answer tokens x t(b)) answers a
-    second (Little's law). The batch is limited by the TPOT limit on a step, and by slots and KV cache when it
-    fluctuates by BATCH_FLUCTUATION_SDS square roots of its mean. The maximum over all smaller batches is
-    taken, because a step time that jumps can make a smaller batch faster.
+    second (Little's law). The batch is limited by the time that a step may take, and by slots and KV cache
+    when it fluctuates by BATCH_FLUCTUATION_SDS square roots of its mean. The maximum over all smaller batches
+    is taken, because a step time that jumps can make a smaller batch faster.
     """
     capacity_qps = np.zeros(parameters.step_scale.shape)
     for sample in range(len(capacity_qps)):
@@ -118,17 +118,18 @@ def decode_capacity_qps(
                 parameters.kv_capacity_factor[sample] * engines.cached_sequences[engine],
             )
             largest = ((np.sqrt(BATCH_FLUCTUATION_SDS**2 + 4 * limit) - BATCH_FLUCTUATION_SDS) / 2) ** 2
-            tpot_s, below, below_s, tokens_per_s = engines.tpot_limit_s[engine], 0.0, 0.0, 0.0
+            below, below_s, tokens_per_s = 0.0, 0.0, 0.0
             for point in range(_BATCH_POINTS):
                 added_s = (parameters.all_reduce_factor[sample] - 1) * engines.all_reduce_s[engine, point]
                 step_s = parameters.step_scale[sample, column] * (engines.step_s[engine, point] + added_s)
                 step_s += parameters.weight_reads[sample, column] * engines.read_s[engine, point]
                 batch = float(engines.batch[engine, point])
                 fitting = min(batch, largest)
-                if step_s > tpot_s:
+                if step_s > parameters.step_limit_s:
                     if point == 0:
                         break
-                    fitting = min(fitting, below + (tpot_s - below_s) / (step_s - below_s) * (batch - below))
+                    frac = (parameters.step_limit_s - below_s) / (step_s - below_s)
+                    fitting = min(fitting, below + frac * (batch - below))
                 fitting_s = step_s
                 if point > 0 and fitting < batch:
                     fitting_s = below_s + (step_s - below_s) * (fitting - below) / (batch - below)

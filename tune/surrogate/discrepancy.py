@@ -10,6 +10,7 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Pre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -96,25 +97,47 @@ class Observations:
         return informative
 
 
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """Hold the correlation of the smooth and of the short error between settings, (n, m) each.
+
+    It is the same in every error model, so it is computed once for all of them.
+    """
+
+    smooth: FloatArray
+    short: FloatArray
+
+    @staticmethod
+    def between(a: FloatArray, b: FloatArray) -> Correlation:
+        """Return the correlation between settings `a` (n, settings) and `b` (m, settings)."""
+        halves = squared_distances(a, b) / 2
+        return Correlation(np.exp(-halves / LENGTHSCALE**2), np.exp(-halves / SHORT_LENGTHSCALE**2))
+
+
 class Discrepancy:
     """Condition the discrepancy of one pool on residuals at observed configurations."""
 
     def __init__(
-        self, observed: FloatArray, sd: FloatArray, model: ErrorModel, share: FloatArray | float = 1.0
+        self, observed: Correlation, sd: FloatArray, model: ErrorModel, share: FloatArray | float = 1.0
     ) -> None:
-        """Factorise the covariance of the observed configurations.
+        """Factorise the covariance of n observed configurations.
 
-        `observed` (n, settings) describes them, and `sd` (n,) is the standard deviation of what adds to the
-        noise of `model`. `share` (n,) is the share of the smooth error that reaches each observed
+        `observed` (n, n) is the correlation between them, and `sd` (n,) is the standard deviation of what
+        adds to the noise of `model`. `share` (n,) is the share of the smooth error that reaches each observed
         capacity.
         """
-        self._observed, self._model = observed, model
-        self._share = np.broadcast_to(share, len(observed))
+        self._model = model
+        self._share = np.broadcast_to(share, len(sd))
         noise = np.diag(sd**2 + model.noise_sd**2)
-        error = covariance(observed, observed, model, np.outer(self._share, self._share))
-        lower = cholesky(error + noise, lower=True)
-        self.log_root_determinant = float(np.log(np.diag(lower)).sum())
-        self._whitening: FloatArray = solve_triangular(lower, np.eye(len(observed)), lower=True)
+        error = covariance(observed, model, np.outer(self._share, self._share))
+        self._lower: FloatArray = cholesky(error + noise, lower=True)
+        self.log_root_determinant = float(np.log(np.diag(self._lower)).sum())
+
+    @cached_property
+    def _whitening(self) -> FloatArray:
+        """Return the inverse of the factor, which not every error model is asked for, shape (n, n)."""
+        inverse: FloatArray = solve_triangular(self._lower, np.eye(len(self._lower)), lower=True)
+        return inverse
 
     def whitened(self, residual: FloatArray) -> FloatArray:
         """Return `residual` (samples, n) in independent standard deviations of error plus noise."""
@@ -123,7 +146,7 @@ class Discrepancy:
 
     def predict(
         self,
-        features: FloatArray,
+        to_observed: Correlation,
         residual: FloatArray,
         places: IntArray,
         share: FloatArray | float = 1.0,
@@ -132,13 +155,13 @@ class Discrepancy:
 
         Parameters
         ----------
-        features
-            Their settings, shape (m, settings).
+        to_observed
+            Their correlation with the observed ones, shape (m, n).
         residual
             Residuals of the observations, shape (samples, n). They are clipped at OUTLIER_CLIP; the excess is
             added at the own configuration only.
         places
-            Where each observed configuration stands in `features`, shape (n,); -1 for those that do not.
+            Where each observed configuration stands among them, shape (n,); -1 for those that do not.
         share
             Share of the smooth error that reaches each capacity, shape (m,).
 
@@ -146,8 +169,8 @@ class Discrepancy:
         -------
         tuple[FloatArray, FloatArray]
         """
-        reached = np.broadcast_to(share, len(features))
-        cross = covariance(features, self._observed, self._model, np.outer(reached, self._share))
+        reached = np.broadcast_to(share, len(to_observed.smooth))
+        cross = covariance(to_observed, self._model, np.outer(reached, self._share))
         weights = cross @ self._whitening.T @ self._whitening
         clipped = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
         mean: FloatArray = clipped @ weights.T
@@ -159,17 +182,14 @@ class Discrepancy:
         return mean, np.sqrt(np.maximum(variance, 1e-6))
 
 
-def covariance(
-    a: FloatArray, b: FloatArray, model: ErrorModel, shares: FloatArray | float = 1.0
-) -> FloatArray:
-    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings).
+def covariance(correlation: Correlation, model: ErrorModel, shares: FloatArray | float = 1.0) -> FloatArray:
+    """Return the prior covariance of the error, shape (n, m).
 
-    `shares` (n, m) is the product of the shares of the smooth error that reach both.
+    `shares` (n, m) is the product of the shares of the smooth error that reach both configurations.
     """
-    halves = squared_distances(a, b) / 2
     smooth, short = model.variances
-    result: FloatArray = shares * smooth * np.exp(-halves / LENGTHSCALE**2)
-    result += short * np.exp(-halves / SHORT_LENGTHSCALE**2)
+    result: FloatArray = shares * smooth * correlation.smooth
+    result += short * correlation.short
     return result
 
 

@@ -20,6 +20,7 @@ from tune.spec.trial import TrialSpec
 from tune.surrogate import decode_capacity, prefill_capacity
 from tune.surrogate.kv_transfer import link_count, transfer_delays
 from tune.surrogate.pool_cache import KeptPools
+from tune.surrogate.pool_limits import PoolLimits
 from tune.surrogate.prefill_latency import PrefillPool, Workload, latency_curves, mean_service_s
 from tune.surrogate.prefill_tables import PrefillTables
 from tune.surrogate.prior import ROUTERS, ParameterPrior, ParameterSamples
@@ -58,7 +59,7 @@ class Emulator:
         self._prior, self._calibration = prior, calibration
         self._runs = Workload.from_load(specs[0].load)
         self._prompt = self._runs[0].prompt
-        self._ttft_s = specs[0].slo.ttft_p99_s
+        self._limits = PoolLimits.from_slo(specs[0].slo, self._runs[0].answer)
         kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
         self._transfer_s = float(kv_bytes) / calibration.kv_transfer_bytes_per_s
         self._numbers_of: dict[str, dict[object, int]] = {}
@@ -72,8 +73,9 @@ class Emulator:
             self._simulate_pool,
             lambda spec: _prefill_key(spec, calibration),
             self._runs,
-            routers,
-            head_scales,
+            self._limits.curves,
+            routers=routers,
+            head_scales=head_scales,
         )
         self._tables = PrefillTables(simulate, np.array([run.max_qps for run in self._runs]))
         self.add(specs)
@@ -95,9 +97,10 @@ class Emulator:
         self._frontend_qps = np.append(self._frontend_qps, [self._streamed_qps(spec) for spec in specs])
 
     def _streamed_qps(self, spec: TrialSpec) -> float:
-        """Return the rate at which the frontends are half the TTFT limit late when the last query arrives."""
+        """Return the rate at which the frontends are late by half a first-token limit for the last query."""
         messages = self._runs[0].answer.mean() / spec.decode.tokens_per_message
-        overload = 1 + (self._ttft_s or 0.0) / 2 / spec.load.min_duration_s
+        late_s = min((limit.limit_s for limit in self._limits.first_token), default=0.0) / 2
+        overload = 1 + late_s / spec.load.min_duration_s
         message_s = self._calibration.frontend_message_s / spec.split.frontends
         return float(overload / max(messages * message_s, 1e-9))
 
@@ -151,15 +154,17 @@ class Emulator:
     def _simulate_pool(self, spec: TrialSpec, behind: Sequence[TrialSpec]) -> tuple[FloatArray, FloatArray]:
         """Simulate the prefill pool of `spec`, and the links to each decode pool of `behind`.
 
-        The results are latency curves (runs, variants, loads), where a variant is a router and a slowdown of
-        the frontend's node, and transfer delays (behind, routers, loads, link utilisations).
+        The results are latency curves (runs, variants, loads), where a variant is a limit on first tokens, a
+        router and a slowdown of the frontend's node, and transfer delays (behind, routers, loads, link
+        utilisations), those of the first limit.
         """
         routers = [ROUTERS[int(value)] for value in self._prior.hypothesis_values("router")]
         head_scales = self._prior.hypothesis_values("head_node_scale")
         on_head = np.array(_on_head(spec, self._calibration, "prefill"))
         pool = PrefillPool(prefill_worker(spec, self._calibration, np.inf), on_head)
-        latency_s, loads_by_router = latency_curves(pool, self._runs, routers, head_scales)
-        frac = self._runs[0].on_time_frac
+        limits = self._limits.curves
+        latency_s, loads_by_router = latency_curves(pool, self._runs, routers, head_scales, limits)
+        frac = limits[0].on_time_frac(len(self._runs[0].prompt))
         routed = list(zip(loads_by_router, routers, strict=True))
         delays = np.array(
             [[transfer_delays(loads, pair, router, frac) for loads, router in routed] for pair in behind]
@@ -175,18 +180,34 @@ class Emulator:
     def log_pool_capacity(self, samples: ParameterSamples, indices: IntArray) -> FloatArray:
         """Return the log capacity of both pools, prefill with its links first, queries/s.
 
-        What the frontend can stream limits decode. The shape is (2, samples, m), for the configurations
-        `indices` (m,).
+        What the frontend can stream limits decode. Pools that share a limit divide it so that the deployment
+        does the most. The shape is (2, samples, m), for the configurations `indices` (m,).
         """
         if not len(indices):
             return np.zeros((2, len(samples), 0))
+        best, *others = (
+            self._log_pool_capacity(samples, indices, *choice) for choice in self._limits.choices()
+        )
+        for other in others:
+            best = np.where(log_capacity(other) > log_capacity(best), other, best)
+        return best
+
+    def _log_pool_capacity(
+        self, samples: ParameterSamples, indices: IntArray, step_s: float, first_token_s: Sequence[float]
+    ) -> FloatArray:
+        """Return the log capacity of both pools under limits of their own, shape (2, samples, m).
+
+        Decode steps may take `step_s`, and first tokens `first_token_s`, one for each limit on them.
+        """
         pairs, pair_column = np.unique(self._pair_of[indices], return_inverse=True)
         engines, engine_column = np.unique(self._engine_of[indices], return_inverse=True)
         factors = self._prior.factors(samples)
         transfer_s = self._transfer_s / factors["kv_transfer_bytes_per_s"]
         link_qps = self._links[indices] / transfer_s[:, None]
-        prefill = np.minimum(self._prefill_qps(samples, factors, transfer_s, pairs)[:, pair_column], link_qps)
-        decode = self._decode_qps(samples, factors, engines)[:, engine_column] * self._decode_workers[indices]
+        prefill = self._prefill_qps(samples, factors, transfer_s, pairs, first_token_s)[:, pair_column]
+        prefill = np.minimum(prefill, link_qps)
+        decode = self._decode_qps(samples, factors, engines, step_s)[:, engine_column]
+        decode *= self._decode_workers[indices]
         frontend_qps = self._frontend_qps[indices] / factors["frontend_message_s"][:, None]
         capacity = np.stack([prefill, np.minimum(decode, frontend_qps)])
         log_capacity: FloatArray = np.log(np.maximum(capacity, CAPACITY_FLOOR_QPS))
@@ -223,25 +244,37 @@ class Emulator:
         )
 
     def _prefill_qps(
-        self, samples: ParameterSamples, factors: Factors, transfer_s: FloatArray, pairs: IntArray
+        self,
+        samples: ParameterSamples,
+        factors: Factors,
+        transfer_s: FloatArray,
+        pairs: IntArray,
+        first_token_s: Sequence[float],
     ) -> FloatArray:
         """Return the capacity of prefill pools with their links, queries/s, shape (samples, pairs)."""
         pools, links = self._tables.select(pairs)
         all_reduce_scale = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pairs]
         scale = _step_scale(factors, "prefill", self._pool_tp[pairs]) * all_reduce_scale
-        if self._ttft_s is None:
+        if not first_token_s:
             saturated_qps: FloatArray = pools.saturated_qps / scale
             return saturated_qps
         overhead_s = self._calibration.ttft_overhead_s * factors["ttft_overhead_s"]
-        budget_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
         router, head = (
             self._prior.hypothesis_choice(samples, name) for name in ("router", "head_node_scale")
         )
-        variant = router * len(self._prior.hypothesis_values("head_node_scale")) + head
-        parameters = prefill_capacity.PrefillParameters(variant, router, budget_s, transfer_s, scale)
-        return prefill_capacity.prefill_capacity_qps(pools, links, parameters)
+        routers, heads = (len(self._prior.hypothesis_values(name)) for name in ("router", "head_node_scale"))
+        capacities = []
+        for number, limit_s in enumerate(first_token_s):
+            variant = (number * routers + router) * heads + head
+            budget_s = limit_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
+            parameters = prefill_capacity.PrefillParameters(variant, router, budget_s, transfer_s, scale)
+            capacities.append(prefill_capacity.prefill_capacity_qps(pools, links, parameters))
+        capacity_qps: FloatArray = np.min(capacities, axis=0)
+        return capacity_qps
 
-    def _decode_qps(self, samples: ParameterSamples, factors: Factors, engines: IntArray) -> FloatArray:
+    def _decode_qps(
+        self, samples: ParameterSamples, factors: Factors, engines: IntArray, step_limit_s: float
+    ) -> FloatArray:
         """Return the capacity per worker where the slowest worker of a pool limits it, (samples, engines)."""
         last, head = (
             np.maximum(self._prior.hypothesis_value(samples, f"{name}_scale"), 1.0)[:, None]
@@ -254,6 +287,7 @@ class Emulator:
             kv_capacity_factor=factors["kv_capacity"],
             step_scale=_step_scale(factors, "decode", self._engine_tp[engines]) * slowest,
             weight_reads=reads[:, None] * slowest,
+            step_limit_s=step_limit_s,
         )
         return decode_capacity.decode_capacity_qps(self._engines, engines, parameters)
 
@@ -292,9 +326,9 @@ def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
 
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
     """Return a key that is equal for decode workers that are simulated alike."""
-    worker, batch_s = decode_worker(spec, calibration, np.inf)
+    worker, steps = decode_worker(spec, calibration, np.inf)
     on_head = any(_on_head(spec, calibration, "decode"))
-    return worker, batch_s.tobytes(), spec.decode.tensor_parallel, on_head
+    return worker, steps.batch_s.tobytes(), steps.token_s.tobytes(), spec.decode.tensor_parallel, on_head
 
 
 def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[bool, ...]:

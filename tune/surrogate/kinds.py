@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tune.records.posterior_summary import KindPosterior
-from tune.spec.kind import kind_of
 from tune.surrogate.credible_interval import expected_capacity_qps
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
@@ -44,7 +43,7 @@ def kind_posteriors(
     order = candidates[np.argsort(-prediction.expected_capacity_qps[candidates], kind="stable")]
     best: dict[str, int] = {}
     for index in order.tolist():
-        best.setdefault(kind_of(search.specs[index]), index)
+        best.setdefault(search.kinds[index], index)
     first, error_scale = search.specs[0], search.error_scale(observations)
     tokens_per_gpu = mean_sequence(first.load.dataset).answer_tokens / first.hardware.gpus
     return tuple(

@@ -14,6 +14,7 @@ import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
+from tune.spec.kind import kind_of
 from tune.spec.trial import TrialSpec
 from tune.surrogate.acquisition import PRIOR_CRASH_FRAC, early_stop_threshold_qps
 from tune.surrogate.emulator import Emulator, log_capacity
@@ -87,6 +88,7 @@ class SurrogateOptimizer:
     neighbours: Neighbours = lambda indices: ((), (), np.zeros((0, 0)))
     prior: ParameterPrior = field(init=False)
     emulator: Emulator = field(init=False)
+    kinds: list[str] = field(init=False)
     _pool_features: list[FloatArray] = field(init=False)
     _first: int = field(init=False)
     _posterior: Posterior = field(init=False)
@@ -107,6 +109,7 @@ class SurrogateOptimizer:
         )
         self.emulator = Emulator(self.specs, self.calibration, self.prior, self.progress)
         self._first = len(self.specs)
+        self.kinds = [kind_of(spec) for spec in self.specs]
         self._pool_features = [self.features[:, relevant] for relevant in self.relevance]
         self._posterior = Posterior(self.prior, self.emulator, self._pool_features, self.seed)
 
@@ -212,6 +215,7 @@ class SurrogateOptimizer:
         self.specs = [*self.specs, *specs]
         self.features = np.concatenate([self.features, features])
         self.emulator.add(specs)
+        self.kinds += [kind_of(spec) for spec in specs]
         self._pool_features[:] = [self.features[:, relevant] for relevant in self.relevance]
 
     def expected_improvement(self, prediction: Prediction, observations: Sequence[Observation]) -> FloatArray:

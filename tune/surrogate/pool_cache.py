@@ -15,10 +15,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tune.core.arrays import FloatArray
-from tune.core.files import open_atomic
+from tune.core.files import make_folder, open_atomic
 from tune.errors import TuneError
 from tune.spec.trial import TrialSpec
 from tune.surrogate.kv_transfer import LINK_UTILISATION
+from tune.surrogate.pool_limits import FirstTokenLimit
 from tune.surrogate.prefill_latency import UTILISATION, Workload
 from tune.surrogate.prefill_tables import Simulate
 
@@ -94,8 +95,10 @@ class PoolCache:
     def write(self, key: str, arrays: Sequence[FloatArray]) -> None:
         """Keep `arrays` under `key`."""
         if self._folder is not None:
-            with suppress(TuneError), open_atomic(self._folder / f"{key}.npz") as file:
-                np.savez(file, *arrays)
+            with suppress(TuneError):
+                make_folder(self._folder, parents=True)
+                with open_atomic(self._folder / f"{key}.npz") as file:
+                    np.savez(file, *arrays)
 
     def prune(self, max_files: int = MAX_FILES) -> None:
         """Remove all but the `max_files` entries that were used last; other files stay."""
@@ -116,6 +119,8 @@ class KeptPools:
         simulate: Simulate,
         describe: Callable[[TrialSpec], object],
         runs: Sequence[Workload],
+        limits: Sequence[FirstTokenLimit],
+        *,
         routers: Sequence[float],
         head_scales: Sequence[float],
     ) -> None:
@@ -129,13 +134,16 @@ class KeptPools:
             Returns what the latency of a trial's prefill pool depends on besides the other arguments.
         runs
             The requests.
+        limits
+            The limits on first tokens, each of which has a curve.
         routers, head_scales
             The routers and the slowdowns of the frontend's node that are simulated.
         """
         self._simulate, self._describe = simulate, describe
         requests = [part for run in runs for part in vars(run).values()]
-        self._common = content_key([code_digest(), *requests, tuple(routers), tuple(head_scales)])
-        self._latency_shape = (len(runs), len(routers) * len(head_scales), len(UTILISATION))
+        self._common = content_key([code_digest(), *requests, *limits, tuple(routers), tuple(head_scales)])
+        variants = len(limits) * len(routers) * len(head_scales)
+        self._latency_shape = (len(runs), variants, len(UTILISATION))
         self._delays_shape = (len(routers), len(UTILISATION), len(LINK_UTILISATION))
         self._cache = PoolCache(cache_folder())
         self._cache.prune()

@@ -7,14 +7,15 @@ raised to a power below 1, so that their effective number (Kong 1992) never fall
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from tune.core.arrays import BoolArray, FloatArray
-from tune.surrogate.discrepancy import UNINFORMATIVE_SD, Discrepancy, Observations
+from tune.core.arrays import BoolArray, FloatArray, IntArray
+from tune.surrogate.discrepancy import UNINFORMATIVE_SD, Correlation, Discrepancy, Observations
 from tune.surrogate.emulator import Emulator
 from tune.surrogate.laplace import LaplaceMixture
 from tune.surrogate.prior import ParameterPrior, ParameterSamples
@@ -57,6 +58,7 @@ class Posterior:
         self._prior, self._emulator, self._pool_features = prior, emulator, pool_features
         self.prior_samples = prior.draw(PRIOR_DRAWS, np.random.default_rng([seed, 0]))
         self._predicted: dict[int, FloatArray] = {}
+        self._masks: dict[int, BoolArray] = {}
 
     def draw(self, observations: Observations, seed: int) -> ParameterSamples:
         """Draw POSTERIOR_SAMPLES samples of equal weight from the posterior given `observations`."""
@@ -67,10 +69,14 @@ class Posterior:
         predicted = self._prior_predictions(observations, len(first))
         residual = observations.residual(predicted)
         informative = observations.is_informative(residual)
-        model = self._model(observations, informative, np.ones(count))
+        pools = [self._errors(pool, observations, informative[pool], np.ones(count)) for pool in (0, 1)]
+        model = self._model(observations, pools)
         weighted = _tempered(first, model.log_likelihood(first, residual))
         limited = self._emulator.engine_limited(first, predicted, observations.indices)
-        model = self._model(observations, informative, weighted.weight @ limited)
+        engine_share = weighted.weight @ limited
+        if (engine_share != 1).any():
+            pools[1] = self._errors(1, observations, informative[1], engine_share)
+            model = self._model(observations, pools)
         weighted = _tempered(first, model.log_likelihood(first, residual))
         starts = _resampled(weighted, max(min(LAPLACE_STARTS, MAX_START_EVALUATIONS // count), 1), generator)
         proposal = LaplaceMixture(self._prior, starts, model)
@@ -79,38 +85,59 @@ class Posterior:
         log_weight = log_likelihood + proposal.log_importance_weight(samples)
         return _resampled(_tempered(samples, log_weight), POSTERIOR_SAMPLES, generator)
 
-    def _model(
-        self, observations: Observations, informative: BoolArray, engine_share: FloatArray
-    ) -> _EmulatedObservations:
-        """Return the model of `observations`, of which `informative` (2, n) are taken as exact.
+    def _errors(
+        self, pool: int, observations: Observations, exact: BoolArray, share: FloatArray
+    ) -> Sequence[_PoolError]:
+        """Return the error of one pool in each error model, where the `exact` (n,) observations are such.
 
-        `engine_share` (n,) is the probability that decode workers limit the decode pool, not the frontend:
-        the share of their smooth error that reaches its capacity.
+        `share` (n,) is the share of its smooth error that reaches its capacity. That of decode workers is
+        the probability that they limit the decode pool, not the frontend.
         """
-        sd = np.where(informative, observations.sd, UNINFORMATIVE_SD)
-        shares = (np.ones(len(observations)), engine_share)
+        sd = np.where(exact, observations.sd[pool], UNINFORMATIVE_SD)
+        observed = self._pool_features[pool][observations.indices]
+        every = Correlation.between(observed, observed)
+        some = every if exact.all() else Correlation.between(observed[exact], observed[exact])
         errors = []
-        for error_model in self._prior.error_models:
-            pools, log_normaliser = [], 0.0
-            rows = zip(self._pool_features, sd, informative, shares, strict=True)
-            for features, pool_sd, exact, share in rows:
-                observed = features[observations.indices]
-                pools.append(Discrepancy(observed, pool_sd, error_model, share))
-                measured = Discrepancy(observed[exact], pool_sd[exact], error_model, share[exact])
-                log_normaliser -= measured.log_root_determinant
-            errors.append(_Errors(pools, log_normaliser))
-        return _EmulatedObservations(observations, errors, self._prior, self._emulator)
+        for model in self._prior.error_models:
+            error = Discrepancy(every, sd, model, share)
+            measured = error if exact.all() else Discrepancy(some, sd[exact], model, share[exact])
+            errors.append(_PoolError(error, measured.log_root_determinant))
+        return errors
+
+    def _model(
+        self, observations: Observations, pools: Sequence[Sequence[_PoolError]]
+    ) -> _EmulatedObservations:
+        """Return the model of `observations` with the errors of both `pools`."""
+        errors = [
+            _Errors((prefill.error, decode.error), -prefill.log_determinant - decode.log_determinant)
+            for prefill, decode in zip(*pools, strict=True)
+        ]
+        return _EmulatedObservations(
+            observations, errors, self._sensitivity(observations), self._prior, self._emulator
+        )
 
     def _prior_predictions(self, observations: Observations, count: int) -> FloatArray:
         """Return the log pool capacities that the first `count` prior samples predict, (2, count, n)."""
-        new = np.array(
-            [index for index in dict.fromkeys(observations.indices.tolist()) if index not in self._predicted],
-            int,
-        )
+        new = _unknown(observations.indices, self._predicted)
         if len(new):
             predicted = self._emulator.log_pool_capacity(self.prior_samples, new)
             self._predicted |= {index: predicted[..., column] for column, index in enumerate(new.tolist())}
         return np.stack([self._predicted[index][:, :count] for index in observations.indices.tolist()], -1)
+
+    def _sensitivity(self, observations: Observations) -> BoolArray:
+        """Return the emulator's mask of `observations`, shape (parameters, 2, n)."""
+        new = _unknown(observations.indices, self._masks)
+        if len(new):
+            mask = self._emulator.sensitivity_mask(new)
+            self._masks |= {index: mask[..., column] for column, index in enumerate(new.tolist())}
+        return np.stack([self._masks[index] for index in observations.indices.tolist()], -1)
+
+
+class _PoolError(NamedTuple):
+    """Hold the discrepancy of a pool, and the log determinant of the root of its measured part."""
+
+    error: Discrepancy
+    log_determinant: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,18 +152,20 @@ class _Errors:
 class _EmulatedObservations:
     """Predict `observations` with the `emulator`; implements ObservationModel.
 
-    `errors` holds the discrepancies for each error model of the prior.
+    `errors` holds the discrepancies for each error model of the prior, `emulated_mask` (parameters, 2, n)
+    which parameter changes which pool of the emulator.
     """
 
     observations: Observations
     errors: Sequence[_Errors]
+    emulated_mask: BoolArray
     prior: ParameterPrior
     emulator: Emulator
 
     @cached_property
     def sensitivity_mask(self) -> BoolArray:
         """Return the emulator's mask; a capacity of unknown pools changes with either pool."""
-        mask = self.emulator.sensitivity_mask(self.observations.indices)
+        mask = self.emulated_mask
         result: BoolArray = mask | (mask.any(1, keepdims=True) & self.observations.capacity_only)
         return result
 
@@ -159,6 +188,11 @@ class _EmulatedObservations:
         log_likelihood: FloatArray = -0.5 * (self.whitened(samples, residual) ** 2).sum(1)
         log_likelihood += normalisers[self.prior.error_model_of(samples)]
         return log_likelihood
+
+
+def _unknown(indices: IntArray, known: Container[int]) -> IntArray:
+    """Return those of `indices` that are not `known`, each once and in their order."""
+    return np.array([index for index in dict.fromkeys(indices.tolist()) if index not in known], int)
 
 
 def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.surrogate.acquisition import min_of_normals
-from tune.surrogate.discrepancy import Discrepancy, Observations
+from tune.surrogate.discrepancy import Correlation, Discrepancy, Observations
 from tune.surrogate.emulator import CAPACITY_FLOOR_QPS, Emulator, log_capacity, log_soft_min_correction
 from tune.surrogate.prediction import Prediction
 from tune.surrogate.prior import ParameterPrior, ParameterSamples
@@ -58,17 +58,22 @@ class PredictionTable:
 
     def _discrepancies(self) -> Mapping[int, Sequence[Discrepancy]]:
         """Return the discrepancy of both pools by the number of each error model among the samples."""
+        observed = [self._observed_settings(pool) for pool in range(len(self._features))]
+        between = [Correlation.between(settings, settings) for settings in observed]
         return {
             number: [
-                Discrepancy(
-                    features[self._observed.indices[exact]], sd[exact], self._models[number], share[exact]
-                )
-                for features, sd, exact, share in zip(
-                    self._features, self._observed.sd, self._informative, self._observed_shares, strict=True
+                Discrepancy(correlation, sd[exact], self._models[number], share[exact])
+                for correlation, sd, exact, share in zip(
+                    between, self._observed.sd, self._informative, self._observed_shares, strict=True
                 )
             ]
             for number in np.unique(self._model_of).tolist()
         }
+
+    def _observed_settings(self, pool: int) -> FloatArray:
+        """Return the settings of the configurations that show something of a pool, shape (n, settings)."""
+        settings: FloatArray = self._features[pool][self._observed.indices[self._informative[pool]]]
+        return settings
 
     def predict(self, indices: IntArray) -> None:
         """Predict the configurations `indices` (m,), again where they were predicted before."""
@@ -76,17 +81,17 @@ class PredictionTable:
         simulated, shares = log_capacity(pools), self._shares(pools, indices)
         approximate = ~self._emulator.is_simulated(indices)
         log_mean, sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
+        to_observed = [
+            Correlation.between(features[indices], self._observed_settings(pool))
+            for pool, features in enumerate(self._features)
+        ]
+        places = [_places(self._observed.indices[exact], indices) for exact in self._informative]
         for number, errors in self._errors.items():
             rows = self._model_of == number
             pool_sd = np.empty((2, len(indices)))
             for pool, error in enumerate(errors):
-                exact = self._informative[pool]
-                mean, pool_sd[pool] = error.predict(
-                    self._features[pool][indices],
-                    self._residual[pool][rows][:, exact],
-                    _places(self._observed.indices[exact], indices),
-                    shares[pool],
-                )
+                residual = self._residual[pool][rows][:, self._informative[pool]]
+                mean, pool_sd[pool] = error.predict(to_observed[pool], residual, places[pool], shares[pool])
                 pools[pool, rows] += mean
             pool_sd[0] = np.hypot(pool_sd[0], APPROXIMATION_SD * approximate)
             log_mean[rows], sd[rows] = min_of_normals(pools[:, rows], pool_sd)

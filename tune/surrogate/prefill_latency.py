@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
-from tune.loadgen.early_stopping import late_allowed
 from tune.sim.prefill_loop import prefill
-from tune.sim.prefill_pool import PrefillRequests, PrefillResult, PrefillWorker
+from tune.sim.prefill_pool import NO_PREFILL_TABLE, PrefillRequests, PrefillWorker, empty_prefill_result
 from tune.sim.queues import UNASSIGNED
 from tune.spec.load import Load
 from tune.surrogate.kv_transfer import CompletedPrefill
+from tune.surrogate.pool_limits import FirstTokenLimit
 from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import request_lengths
 
@@ -37,14 +37,13 @@ most prompts is a matter of chance."""
 class Workload:
     """Hold the requests of a run of full length, arrays of shape (n,).
 
-    `arrival_s` are arrivals at one request a second. `on_time_frac` is the share of requests that LoadGen's
-    early stopping demands on time, and `max_qps` the highest rate whose run has this length.
+    `arrival_s` are arrivals at one request a second, and `max_qps` is the highest rate whose run has this
+    length.
     """
 
     arrival_s: FloatArray
     prompt: IntArray
     answer: IntArray
-    on_time_frac: float
     max_qps: float
 
     @classmethod
@@ -70,8 +69,8 @@ class Workload:
         """Return the first `count` requests of `load`."""
         short = load.sample(count)
         prompt, answer = request_lengths(load.model_copy(update={"concatenate_permutation": False}), count)
-        arrival_s = arrivals_ns(short)[:count] / 1e9 * load.target_qps
-        return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, max_qps)
+        arrival_s = arrivals_ns(short)[:count] / 1e9 * load.offered_qps
+        return cls(arrival_s, prompt, answer, max_qps)
 
 
 Loads = tuple[CompletedPrefill, ...]
@@ -95,25 +94,51 @@ def mean_service_s(worker: PrefillWorker, prompt: IntArray) -> float:
 
 
 def latency_curves(
-    pool: PrefillPool, runs: Sequence[Workload], routers: Sequence[str], head_scales: Sequence[float]
+    pool: PrefillPool,
+    runs: Sequence[Workload],
+    routers: Sequence[str],
+    head_scales: Sequence[float],
+    limits: Sequence[FirstTokenLimit],
 ) -> tuple[FloatArray, list[Loads]]:
-    """Simulate the latency that LoadGen's percentile demands, from arrival to the end of prefill.
+    """Simulate the latency that limits are on, from arrival to the end of prefill.
 
-    `head_scales` are slowdowns of the steps on the frontend's node. Routers and slowdowns are simulated in
-    the first of `runs`; their ratios are assumed equal in the others. The first result is the latency in
-    seconds, shape (runs, routers, head_scales, UTILISATION). The second holds, for each router, the simulated
-    requests of the first run at the first slowdown.
+    Parameters
+    ----------
+    pool
+        The prefill pool.
+    runs
+        The requests. Routers and slowdowns are simulated in the first run; their ratios are assumed equal in
+        the others.
+    routers
+        Routers of the requests.
+    head_scales
+        Slowdowns of the steps on the frontend's node.
+    limits
+        The limits, for each of which there is a curve.
+
+    Returns
+    -------
+    tuple[FloatArray, list[Loads]]
+        The latency in seconds, shape (runs, limits, routers, head_scales, UTILISATION), and for each router
+        the simulated requests of the first run at the first slowdown.
     """
-    curves = [_curves(pool, runs[0], router, head_scales) for router in routers]
-    first = np.stack([curve_s for curve_s, _ in curves])
-    others = [_curves(pool, run, routers[0], head_scales[:1])[0][0] / first[0, 0] for run in runs[1:]]
-    return np.stack([first, *(first * other for other in others)]), [loads for _, loads in curves]
+    curves = [_curves(pool, runs[0], router, head_scales, limits) for router in routers]
+    first = np.stack([curve_s for curve_s, _ in curves], 1)
+    others = [
+        _curves(pool, run, routers[0], head_scales[:1], limits)[0] / first[:, 0, :1] for run in runs[1:]
+    ]
+    latency_s = np.stack([first, *(first * other[:, None] for other in others)])
+    return latency_s, [loads for _, loads in curves]
 
 
 def _curves(
-    pool: PrefillPool, workload: Workload, router: str, head_scales: Sequence[float]
+    pool: PrefillPool,
+    workload: Workload,
+    router: str,
+    head_scales: Sequence[float],
+    limits: Sequence[FirstTokenLimit],
 ) -> tuple[FloatArray, Loads]:
-    """Return the curves of one run and router, (head_scales, UTILISATION), and the requests themselves.
+    """Return the curves of one run and router, (limits, head_scales, UTILISATION), and the requests.
 
     A least-loaded router sends fewer prompts to a slow worker: the pool behaves like one of less capacity.
     """
@@ -121,12 +146,17 @@ def _curves(
     simulated = [_simulate_loads(pool, workload, router, head_scales[0], draw) for draw in draws]
     scales = head_scales[:1] if router == "least-loaded" else head_scales
     log_s = np.mean(
-        [np.log(_slowest_s(pool, loads, scales, workload.on_time_frac)) for loads in simulated], 0
+        [np.log(_limited_s(pool, loads, scales, limits, workload.answer)) for loads in simulated], 0
     )
     if router == "least-loaded":
         capacity = 1 - pool.on_head.mean() * (1 - 1 / np.array(head_scales))
         capacity_frac = capacity / capacity[0]
-        log_s = np.stack([np.interp(UTILISATION / frac, UTILISATION, log_s[0]) for frac in capacity_frac])
+        log_s = np.stack(
+            [
+                [np.interp(UTILISATION / frac, UTILISATION, curve) for frac in capacity_frac]
+                for curve in log_s[:, 0]
+            ]
+        )
     curve_s: FloatArray = np.maximum.accumulate(np.exp(log_s), axis=-1)
     return curve_s, simulated[0]
 
@@ -147,15 +177,20 @@ def _simulate_loads(
     return tuple(loads)
 
 
-def _slowest_s(
-    pool: PrefillPool, loads: Loads, head_scales: Sequence[float], on_time_frac: float
+def _limited_s(
+    pool: PrefillPool,
+    loads: Loads,
+    head_scales: Sequence[float],
+    limits: Sequence[FirstTokenLimit],
+    answer: IntArray,
 ) -> FloatArray:
-    """Return the `on_time_frac` quantile of the latency, shape (head_scales, UTILISATION).
+    """Return the latency that each limit is on, shape (limits, head_scales, UTILISATION).
 
-    `loads` were simulated with the first of `head_scales`. With state-independent routing, only the workers
-    on the frontend's node are simulated again for each further slowdown.
+    `loads` were simulated with the first of `head_scales`; `answer` (n,) are the tokens of their answers.
+    With state-independent routing, only the workers on the frontend's node are simulated again for each
+    further slowdown.
     """
-    slowest_s = np.empty((len(head_scales), len(loads)))
+    limited_s = np.empty((len(limits), len(head_scales), len(loads)))
     for column, load in enumerate(loads):
         latency_s = load.done_s - load.arrival_s
         on_head = np.flatnonzero(pool.on_head[load.worker])
@@ -164,8 +199,8 @@ def _slowest_s(
                 requests = load.arrival_s[on_head], load.prompt[on_head], load.worker[on_head]
                 slow = _simulate_prefill(pool.worker, np.full(len(pool.on_head), scale), *requests)
                 latency_s[on_head] = slow.done_s - slow.arrival_s
-            slowest_s[row, column] = np.quantile(latency_s, on_time_frac)
-    return slowest_s
+            limited_s[:, row, column] = [limit.statistic_s(latency_s, answer) for limit in limits]
+    return limited_s
 
 
 def _route(router: str, workers: int, count: int, draw: int) -> IntArray:
@@ -181,7 +216,7 @@ def _simulate_prefill(
     worker: PrefillWorker, slowdown: FloatArray, arrival_s: FloatArray, prompt: IntArray, routed: IntArray
 ) -> CompletedPrefill:
     """Simulate prefill without KV transfers; `slowdown` (workers,) scales the steps of each worker."""
-    zeros = np.zeros(len(routed))
-    result = PrefillResult(routed.copy(), zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(len(slowdown)))
-    prefill(worker, slowdown, PrefillRequests(arrival_s, prompt, zeros), result)
+    result = empty_prefill_result(routed.copy(), len(slowdown))
+    prompts = PrefillRequests(arrival_s, prompt, np.zeros(len(routed)))
+    prefill(worker, slowdown, NO_PREFILL_TABLE, prompts, result)
     return CompletedPrefill(arrival_s, prompt, result.worker, result.done_s)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.spec.load import Load
-from tune.workload.length_files import read_rows
+from tune.workload.length_files import find_lengths, read_rows
 
 _DRAWS_32_BIT = 2.0**32
 """Number of values of a 32-bit draw."""
@@ -28,12 +27,12 @@ def arrivals_ns(load: Load) -> IntArray:
     if load.trace:
         return _trace_ns(load)
     if not load.concatenate_permutation:
-        return schedule_ns(load.expected_queries, load.target_qps, load.schedule_seed)
+        return schedule_ns(load.expected_queries, load.offered_qps, load.schedule_seed)
     samples = load.dataset.samples
     fewest = math.ceil(load.min_queries / samples)
     passes = load.expected_queries // samples
     while True:
-        arrivals = schedule_ns(passes * samples, load.target_qps, load.schedule_seed)
+        arrivals = schedule_ns(passes * samples, load.offered_qps, load.schedule_seed)
         pass_ends_ns = arrivals[samples - 1 :: samples]
         lasting = int(np.searchsorted(pass_ends_ns, load.min_duration_ms * 10**6)) + 1
         if lasting <= passes:
@@ -54,11 +53,11 @@ def schedule_ns(queries: int, target_qps: float, seed: int) -> IntArray:
 
 def _trace_ns(load: Load) -> IntArray:
     """Return the arrivals of the trace, scaled so that their mean rate is the load's."""
-    rows = read_rows(Path(str(load.dataset.path)), load.trace)
+    rows = read_rows(find_lengths(str(load.dataset.path)), load.trace)
     assert rows.time_s is not None
     passes, row = np.divmod(np.arange(load.expected_queries), len(rows.time_s))
     at_own_rate_s = rows.time_s[row] + passes * (len(rows.time_s) / rows.mean_qps)
-    return np.rint(at_own_rate_s * (rows.mean_qps / load.target_qps) * 1e9).astype(np.int64)
+    return np.rint(at_own_rate_s * (rows.mean_qps / load.offered_qps) * 1e9).astype(np.int64)
 
 
 def generated_query_duration_ns(queries: int, target_qps: float, seed: int) -> int:

@@ -175,6 +175,8 @@ def _context(spec: TrialSpec, prompts: LengthSummary, answers: LengthSummary) ->
 
 
 def _long_pass(load: Load) -> Iterator[Finding]:
+    if load.target_qps is None:
+        return
     pass_s = load.dataset.samples / load.target_qps
     is_whole = load.concatenate_permutation and load.dataset.path is not None and load.trace is None
     if is_whole and pass_s > LONG_PASSES * load.min_duration_s:

@@ -12,7 +12,14 @@ import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.errors import ConfigurationError
-from tune.spec.dataset import Dataset, LognormalLengths, RangeLengths, SyntheticInputs, SyntheticOutputs
+from tune.spec.dataset import (
+    Dataset,
+    LognormalLengths,
+    MeasuredInputs,
+    RangeLengths,
+    SyntheticInputs,
+    SyntheticOutputs,
+)
 
 _BETA_BINS = 1 << 14
 """Number of bins over which the density of a beta distribution is summed."""
@@ -25,11 +32,14 @@ _Z95 = NormalDist().inv_cdf(0.95)
 
 @lru_cache(maxsize=8)
 def synthetic_lengths(dataset: Dataset) -> tuple[IntArray, IntArray]:
-    """Return sorted prompt and answer lengths of the samples, int64, shape (samples,) each.
+    """Return prompt and answer lengths of the samples, int64, shape (samples,) each.
 
+    Both are sorted, and nothing says which belong together; measured ones are the pairs of `_paired_lengths`.
     Raises ConfigurationError if a distribution cannot exist.
     """
     assert dataset.inputs is not None
+    if isinstance(dataset.inputs, MeasuredInputs):
+        return _paired_lengths(dataset)
     return _prompt_lengths(dataset.inputs, dataset.samples), answer_lengths(dataset)
 
 
@@ -156,6 +166,31 @@ def _measured_answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) 
             high = scale
     scaled = np.rint(np.clip(body * high, 1, cap)).astype(np.int64)
     return np.concatenate([scaled, np.full(at_cap, cap, np.int64)])
+
+
+def _paired_lengths(dataset: Dataset) -> tuple[IntArray, IntArray]:
+    """Return the prompts of the benchmark by length, each with its answer, shape (samples,) both.
+
+    The answer is that of `dataset.outputs` which has the rank of the sample's reference answer among all:
+    short prompts have the longer answers, and how much KV cache a worker holds depends on the pairs.
+    """
+    prompts, references = _measured_pairs()
+    samples = dataset.samples
+    row = (np.arange(samples) * 2 + 1) * len(prompts) // (2 * samples)
+    rank = np.empty(samples, np.int64)
+    rank[np.argsort(references[row], kind="stable")] = np.arange(samples)
+    return prompts[row], answer_lengths(dataset)[rank]
+
+
+@lru_cache(maxsize=1)
+def _measured_pairs() -> tuple[IntArray, IntArray]:
+    """Return prompts and reference answers of the benchmark's samples by length of prompt, shape (8313,).
+
+    Source: tune/workload/data/README.md.
+    """
+    text = files("tune.workload").joinpath("data", "llama3_1_405b_lengths.csv").read_text("utf-8")
+    pairs = np.array(sorted(tuple(map(int, line.split(","))) for line in text.split()[1:]), np.int64)
+    return pairs[:, 0], pairs[:, 1]
 
 
 @lru_cache(maxsize=1)

@@ -47,6 +47,11 @@ _COLUMNS = {
 }
 """What each column holds, by its name in lower case."""
 
+_SHIPPED = "shipped:"
+"""Begins the path of a file of lengths that comes with tune, the same on every machine."""
+
+_DATA = Path(__file__).parent / "data"
+
 _MAX_DIGITS = 12
 """Largest number of digits of a length."""
 
@@ -69,6 +74,25 @@ class FileRows:
         """Return the mean rate of the arrivals, which has no meaning without times."""
         assert self.time_s is not None
         return (len(self.time_s) - 1) / float(self.time_s[-1])
+
+
+def find_lengths(path: str) -> Path:
+    """Return the file that `load.dataset.path` names: `shipped:NAME` is NAME in tune/workload/data.
+
+    Raises ConfigurationError for a name that none of those files has.
+    """
+    if not path.startswith(_SHIPPED):
+        return Path(path)
+    names = sorted(file.name for file in _DATA.glob("mlperf_*.csv"))
+    if path.removeprefix(_SHIPPED) not in names:
+        expected = " or ".join(f"{_SHIPPED}{name}" for name in names)
+        raise ConfigurationError(f"load.dataset.path: found {path}; expected {expected}, or your own file.")
+    return _DATA / path.removeprefix(_SHIPPED)
+
+
+def pinned_path(path: str) -> str:
+    """Return `path` as a trial keeps it: absolute, unless the file comes with tune."""
+    return path if path.startswith(_SHIPPED) else str(Path(path).absolute())
 
 
 def read_rows(path: Path, trace: Trace | None) -> FileRows:

@@ -77,12 +77,12 @@ def describe_workload(load: Load) -> str:
     """Return name, arrivals and lengths of a load, at whatever rate; errors as of `draw_lengths`."""
     prompts, answers = summarise_lengths(load.dataset)
     arrivals = "arrivals of the trace" if load.trace else "Poisson arrivals"
+    if load.is_closed_loop:
+        arrivals = "closed loop"
     return f"{load.dataset.name}: {arrivals}; prompts: {prompts}; answers: {answers} tokens"
 
 
 def describe_load(load: Load) -> str:
     """Return the workload, with the requests of a run and their rate; errors as of `draw_lengths`."""
-    return (
-        f"{describe_workload(load)}; {load.expected_queries:,} requests at a mean of "
-        f"{load.target_qps:.4g} queries/s"
-    )
+    sent = f"of {load.text}" if load.is_closed_loop else f"at a mean of {load.offered_qps:.4g} queries/s"
+    return f"{describe_workload(load)}; {load.expected_queries:,} requests {sent}"

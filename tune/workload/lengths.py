@@ -12,7 +12,7 @@ from tune.core.arrays import IntArray
 from tune.spec.dataset import Dataset
 from tune.spec.load import Load
 from tune.workload.distributions import answer_lengths, synthetic_lengths
-from tune.workload.length_files import read_lengths
+from tune.workload.length_files import find_lengths, read_lengths
 
 
 def request_lengths(load: Load, queries: int) -> tuple[IntArray, IntArray]:
@@ -21,15 +21,15 @@ def request_lengths(load: Load, queries: int) -> tuple[IntArray, IntArray]:
     A trace keeps the order of its rows. Every other load is drawn; arrays and errors as of `draw_lengths`.
     """
     if load.trace:
-        inputs, outputs = read_lengths(Path(str(load.dataset.path)), load.dataset, load.trace)
+        inputs, outputs = read_lengths(find_lengths(str(load.dataset.path)), load.dataset, load.trace)
         row = np.arange(queries) % len(inputs)
         return inputs[row], outputs[row]
     return draw_lengths(
         load.dataset,
         queries,
-        load.concatenate_permutation,
+        load.concatenate_permutation and not load.is_closed_loop,
         load.shuffle_seed,
-        stratified=load.is_short_run,
+        stratified=load.is_short_run or load.is_closed_loop,
     )
 
 
@@ -116,10 +116,12 @@ def _drawn(
     draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(shuffle_seed)))
     samples, rest = dataset.samples, queries % dataset.samples
     if dataset.path is None:
-        inputs, outputs = (draws.permutation(lengths) for lengths in synthetic_lengths(dataset))
+        inputs, outputs = synthetic_lengths(dataset)
+        row = draws.permutation(samples)
+        inputs, outputs = inputs[row], outputs[row if dataset.pairs_lengths else draws.permutation(samples)]
     passes = [draws.permutation(samples) for _ in range(-(-queries // samples))]
     if dataset.path is not None:
-        inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
+        inputs, outputs = _recorded(find_lengths(dataset.path), dataset, draws)
     if stratified and rest:
         passes[-1] = _draw_strata(draws, inputs, outputs, rest)
     return inputs, outputs, np.concatenate(passes)[:queries]

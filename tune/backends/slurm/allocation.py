@@ -62,7 +62,7 @@ class Allocation:
     def write(self, nodes: int, job_id: str | None = None) -> None:
         """Write the record of a job that is submitted now, or whose record was lost."""
         record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=self._began_at().isoformat())
-        write_text(self.record_path, record.model_dump_json() + "\n")
+        write_text(self.record_path, record.model_dump_json() + "\n", durable=True)
 
     def identify(self, job_id: str, nodes: int) -> None:
         """Put the job's id on record, and name submitit's pickle after it, as the job expects."""
@@ -74,7 +74,7 @@ class Allocation:
             self.write(nodes, job_id)
         else:
             named = record.model_copy(update={"job_id": job_id})
-            write_text(self.record_path, named.model_dump_json() + "\n")
+            write_text(self.record_path, named.model_dump_json() + "\n", durable=True)
 
     def submitted_after(self) -> datetime:
         """Return a time before sbatch was called, in UTC."""

@@ -24,6 +24,7 @@ from tune.backends.slurm.queued_jobs import QueuedJobs
 from tune.backends.slurm.submit_retry import SubmissionBackoff
 from tune.errors import ResumableError
 from tune.orchestrator.preflight import require_variables
+from tune.orchestrator.slurm.allocation_loop import IDLE_S
 from tune.orchestrator.slurm.work_queue import attempt_hosts, close_queue, enqueue_attempt, is_queue_closed
 from tune.records.folders import has_ended, trial_of, write_attempt
 from tune.spec.backend_kinds import SLURM
@@ -69,8 +70,9 @@ class SlurmBackend(Backend):
         )
         self._allocations: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
-        self._checked = self._adopted = False
+        self._checked = self._taken_over = False
         self.poll_interval_s = min(0.5, every_s)
+        self.idle_s = facts.deadlines.stop_s + (IDLE_S if trials_per_job > 1 else 0.0)
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """Queue an attempt of the plan in TRIAL/plan in an idle allocation, or submit a new one.
@@ -80,14 +82,14 @@ class SlurmBackend(Backend):
         """
         handle = str(attempt.absolute())
         require_variables(spec.environments | {"cluster.srun_env": self._facts.srun_env}, os.environ)
-        self._adopt(attempt)
+        self._take_over(attempt)
         with _defer_ctrl_c():
             self._allocations[handle] = self._enqueue_in_idle(spec, attempt) or self._begin(spec, attempt)
         return handle
 
     def resume(self, attempt: Path) -> str | None:
         """Return the handle of an attempt that another process submitted, or was about to submit."""
-        self._adopt(attempt)
+        self._take_over(attempt)
         allocation = allocation_of(attempt)
         if allocation is None:
             return None
@@ -140,11 +142,11 @@ class SlurmBackend(Backend):
         if unfinished:
             self._say(f"Left running: {unfinished}. The same command collects them; action=cancel ends them.")
 
-    def _adopt(self, attempt: Path) -> None:
+    def _take_over(self, attempt: Path) -> None:
         """Take over, once, the open allocations of a killed process; close those that are of no use."""
-        if self._adopted:
+        if self._taken_over:
             return
-        self._adopted = True
+        self._taken_over = True
         for allocation in allocations(study_of(attempt)):
             record, attempts = allocation.read(), allocation.attempts()
             if is_queue_closed(allocation.folder):
@@ -259,11 +261,12 @@ class SlurmBackend(Backend):
                 self._allocations[str(attempt)] = self._begin(_spec(attempt), attempt)
             return "waiting"
         ended_at = info.ended_at or allocation.noticed_at()
-        in_queue = info.state == "CANCELLED" and info.held_s == 0
+        in_queue = info.state == "CANCELLED" and info.occupied_s == 0
         if not in_queue and datetime.now(UTC) - ended_at < self._grace:
             return "running"
         if not has_ended(attempt):
-            write_attempt(attempt, record_for_lost_attempt(attempt, allocation, job_id, info))
+            record = record_for_lost_attempt(attempt, allocation, job_id, info)
+            write_attempt(attempt, record, durable=True)
         return "ended"
 
 

@@ -26,7 +26,7 @@ def make_node_environment(settings: Settings, say: Callable[[str], None]) -> str
     """
     folder, checkout = _environment_folder(settings.cluster.python), _checkout()
     runs = Path(settings.runs_dir).absolute()
-    make_folder(runs)
+    make_folder(runs, parents=True)
     log = runs / "bootstrap.log"
     arguments = shlex.join((str(folder), str(checkout)))
     say(f"making {folder} on a node; its output goes to {log}")

@@ -79,8 +79,8 @@ def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str
     except subprocess.TimeoutExpired as error:
         raise SlurmUnavailable(f"{argv[0]} did not answer within {_ANSWER_S:.0f} s") from error
     if done.returncode:
-        words = done.stderr.strip() or done.stdout.strip() or "nothing"
-        raise SlurmUnavailable(f"{argv[0]} ended with exit code {done.returncode} and said: {words}")
+        output = done.stderr.strip() or done.stdout.strip() or "nothing"
+        raise SlurmUnavailable(f"{argv[0]} ended with exit code {done.returncode} and said: {output}")
     return done.stdout, done.stderr
 
 

@@ -51,7 +51,7 @@ class JobMonitor:
     def commented(self, comment: str) -> str | None:
         """Return the id of the job with this comment in the controller's last answer; None without one.
 
-        Of several jobs one that has not ended is preferred.
+        Among several jobs one that has not ended is preferred.
         """
         job_ids = [job_id for job_id, info in (self.listing or {}).items() if info.comment == comment]
         job_ids.sort(key=lambda job_id: ((self.listing or {})[job_id].phase == "ended", int(job_id)))
@@ -107,10 +107,10 @@ class JobMonitor:
         details = last_known(job_id, self._submissions[job_id])
         return details if details.phase != "unknown" else listed
 
-    def _note_silence(self, words: str) -> None:
+    def _note_silence(self, message: str) -> None:
         """Print, once, that Slurm does not answer."""
         if not self._silent:
-            self._say(f"Slurm does not answer, which says nothing about the jobs; waiting. ({words})")
+            self._say(f"Slurm does not answer, which says nothing about the jobs; waiting. ({message})")
         self._silent = True
 
     def _note_answer(self) -> None:

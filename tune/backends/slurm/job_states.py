@@ -60,7 +60,7 @@ class JobInfo:
         Bare state, as `base_state` returns it.
     reason, nodes, exit_code, failed_node, comment
         Texts of Slurm.
-    held_s
+    occupied_s
         Time for which the job has held its nodes so far, in seconds.
     ended_at
         When the job ended, in UTC; None for a job that has not.
@@ -73,7 +73,7 @@ class JobInfo:
     nodes: str = ""
     exit_code: str = ""
     failed_node: str = ""
-    held_s: float | None = None
+    occupied_s: float | None = None
     ended_at: datetime | None = None
     submitted_at: datetime | None = None
     comment: str = ""
@@ -125,7 +125,7 @@ def parse_squeue(text: str) -> dict[str, JobInfo]:
         fields = line.split("|", 6)
         if len(fields) == 7 and fields[0].isdecimal():
             job_id, state, reason, nodes, held, end, comment = fields
-            info = JobInfo(base_state(state), reason, nodes, held_s=duration_s(held), comment=comment)
+            info = JobInfo(base_state(state), reason, nodes, occupied_s=duration_s(held), comment=comment)
             jobs[job_id] = _with_end(info, end)
     return jobs
 
@@ -141,7 +141,7 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
                 base_state(state),
                 nodes="" if nodes.startswith("None") else nodes,
                 exit_code=exit_code,
-                held_s=float(elapsed_s) if elapsed_s.isdecimal() else None,
+                occupied_s=float(elapsed_s) if elapsed_s.isdecimal() else None,
                 submitted_at=_time(submit),
             )
             jobs[job_id] = _with_end(info, end)
@@ -162,7 +162,7 @@ def parse_scontrol(text: str) -> JobInfo:
         nodes="" if nodes in ("(null)", "None") else nodes,
         exit_code=fields.get("ExitCode", ""),
         failed_node=fields.get("FailedNode", ""),
-        held_s=duration_s(fields.get("RunTime", "")),
+        occupied_s=duration_s(fields.get("RunTime", "")),
     )
     return _with_end(info, fields.get("EndTime", ""))
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.commands import unusable_nodes
 from tune.backends.slurm.job_states import GONE, JobInfo
-from tune.orchestrator.failures import last_lines
+from tune.orchestrator.failures import last_lines, message_evidence
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import read_attempt
+from tune.records.held_time import read_free_after
 
 
 def record_for_lost_attempt(
@@ -30,18 +31,25 @@ def record_for_lost_attempt(
     AttemptRecord
         An infrastructure failure. Its GPU time is that of the job less that of the job's other attempts.
     """
-    records = [read_attempt(folder) for folder in allocation.attempts() if folder != attempt]
-    others_s = sum(record.held_s for record in records if record)
-    held_s = max(0.0, (info.held_s or 0.0) - others_s)
+    others_s = sum(_occupied_s(folder) for folder in allocation.attempts() if folder != attempt)
+    occupied_s = max(0.0, (info.occupied_s or 0.0) - others_s)
     ended_at = info.ended_at or datetime.now(UTC)
+    error = _reason(allocation, job_id, info)
     return AttemptRecord(
-        started_at=(ended_at - timedelta(seconds=held_s)).isoformat(),
+        started_at=(ended_at - timedelta(seconds=occupied_s)).isoformat(),
         ended_at=ended_at.isoformat(),
-        held_s=held_s,
-        error=_reason(allocation, job_id, info),
+        occupied_s=occupied_s,
+        error=error,
         cause="infrastructure",
+        evidence=message_evidence(error.splitlines()[0]),
         failed_nodes=_failed_nodes(info) or None,
     )
+
+
+def _occupied_s(attempt: Path) -> float:
+    """Return for how many seconds an attempt held the nodes, 0 for one that never began."""
+    record, free_after_s = read_attempt(attempt), read_free_after(attempt)
+    return free_after_s or (record.occupied_s if record else 0.0)
 
 
 def _failed_nodes(info: JobInfo) -> tuple[str, ...]:

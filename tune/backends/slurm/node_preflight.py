@@ -54,8 +54,8 @@ def _findings(
     except (ResumableError, FileNotFoundError):
         report = None
     if report is None:
-        words = log.read_text(errors="replace").strip()[-2000:] if log.exists() else "no output"
-        yield _broken_python(python, f"{python} on a node (job {job.text}): {words}")
+        output = log.read_text(errors="replace").strip()[-2000:] if log.exists() else "no output"
+        yield _broken_python(python, f"{python} on a node (job {job.text}): {output}")
         return
     say(f"node {report.host}: {report.machine}, Python {report.python}")
     yield from _python_findings(report, python)
@@ -76,11 +76,11 @@ def _answer_findings(answer: ArgumentAnswer, host: str, say: Callable[[str], Non
     """Yield what the software refuses and what it was not asked; print what it accepts."""
     if answer.accepted:
         say(f"node {host}: {answer.software} accepts {', '.join(answer.accepted)}")
-    for name, words in answer.refused.items():
+    for name, message in answer.refused.items():
         yield Finding(
             "error",
             name,
-            words,
+            message,
             "what the software of the nodes accepts",
             "a worker would end with these words once its image is unpacked, and the whole rack with it",
             f"{answer.software} on {host}",

@@ -79,8 +79,8 @@ class OneNodeJob:
             if not meant_options(name, _OF_THE_WHOLE_JOB, BEGIN_OTHERS - {"gpus"})
         }
         options |= {"time": limit, "output": str(log), "ntasks": 1}
-        words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
-        said, _ = run_command(("sbatch", "--parsable", *words), stdin=f"#!/bin/sh\n{script}\n")
+        arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+        said, _ = run_command(("sbatch", "--parsable", *arguments), stdin=f"#!/bin/sh\n{script}\n")
         found = _JOB_ID.findall(said)
         if not found:
             raise SlurmUnavailable(f"sbatch said {said.strip()!r}, expected the id of a job")

@@ -100,7 +100,7 @@ def _count(text: str) -> int | None:
 def _misfits(facts: ClusterFacts, nodes: int, partitions: Mapping[str, Partition]) -> Iterator[Finding]:
     """Yield findings on the partitions that the job names, or on the cluster's default.
 
-    Of several partitions Slurm takes one that fits: what the others lack is a warning then. It takes no name
+    Slurm takes one that fits of several partitions: what the others lack is a warning then. It takes no name
     that it does not know. Source: Slurm, sbatch(1), --partition; slurm.conf(5), EnforcePartLimits.
     """
     default = next((partition.name for partition in partitions.values() if partition.default), None)
@@ -176,9 +176,9 @@ def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: s
 def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
     """Yield the refusal of sbatch, if it refuses the job."""
     options = sbatch_options(facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
-    words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
     try:
-        run_command(("sbatch", "--test-only", *words), stdin="#!/bin/sh\n")
+        run_command(("sbatch", "--test-only", *arguments), stdin="#!/bin/sh\n")
     except SlurmUnavailable as error:
         why = "Slurm's own words to the same job with --test-only; nothing was submitted"
         yield _error("cluster", str(error), "a job that sbatch accepts", why, "Slurm, sbatch(1), --test-only")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.commands import environment
+from tune.core.files import write_error
 from tune.errors import ConfigurationError, ResumableError, TuneError
 
 _BUSY = re.compile(
@@ -46,8 +47,8 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any], python: str) 
 
     The job runs `tune.orchestrator.slurm.batch_step.run_allocation` with the folder's path as its only
     argument. The process replaces the shell of the batch step (`exec`), so that signals reach it. Raises
-    ConfigurationError with Slurm's words where it refuses the job, and RetryableRejection where it may take
-    the job later.
+    ConfigurationError with Slurm's words where it refuses the job, RetryableRejection where it may take the
+    job later, and what `write_error` returns where the folder cannot be written.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415
 
@@ -65,6 +66,8 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any], python: str) 
         raise RetryableRejection(f"sbatch: {error}", None) from error
     except FailedJobError as error:
         raise _refusal(str(error)) from error
+    except OSError as error:
+        raise write_error(allocation.folder, error) from error
 
 
 @contextmanager
@@ -79,24 +82,24 @@ def _plain_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _refusal(words: str) -> TuneError:
-    """Return the error for a refusal with these words, retryable where it may pass."""
-    later = f"Slurm does not take the job now, it is tried again: {words}"
-    if _BUSY.search(words):
+def _refusal(message: str) -> TuneError:
+    """Return the error for a refusal with this message, retryable where it may pass."""
+    later = f"Slurm does not take the job now, it is tried again: {message}"
+    if _BUSY.search(message):
         return RetryableRejection(later, None)
-    limits = _NAMED.findall(words)
+    limits = _NAMED.findall(message)
     if any(_SUBMITTED.search(name) for name in limits):
         return RetryableRejection(later, LIMIT_PATIENCE_S)
-    if _POLICY.search(words) and not limits:
+    if _POLICY.search(message) and not limits:
         return RetryableRejection(later, POLICY_PATIENCE_S)
-    return rejection_error(words)
+    return rejection_error(message)
 
 
-def rejection_error(words: str) -> ConfigurationError:
-    """Return the error for a job that Slurm refuses with these words and will not take later."""
+def rejection_error(message: str) -> ConfigurationError:
+    """Return the error for a job that Slurm refuses with this message and will not take later."""
     return ConfigurationError(
-        f"Slurm refused the job:\n  {words}\nExpected a job that the cluster accepts: change the settings of "
-        "cluster (cluster.partition, cluster.account, cluster.qos, cluster.time_limit, ...); "
+        f"Slurm refused the job:\n  {message}\nExpected a job that the cluster accepts: change the settings "
+        "of cluster (cluster.partition, cluster.account, cluster.qos, cluster.time_limit, ...); "
         "action=preflight asks Slurm without submitting, sacctmgr show qos and show assoc list the limits."
     )
 

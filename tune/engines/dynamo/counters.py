@@ -1,11 +1,11 @@
-"""Name the counters of Dynamo's workers and frontends, and the gauges that it passes on from engines.
+"""Name the counters of Dynamo's workers and frontends, and the metrics that it passes on from engines.
 
 Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs.
 """
 
 from __future__ import annotations
 
-from tune.engines.base import WorkerGauges
+from tune.engines.base import Histogram, WorkerMetrics
 from tune.manifest.engine_signals import WorkerCounter
 
 _ENDPOINT = {"dynamo_endpoint": "generate"}
@@ -15,11 +15,32 @@ IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_END
 """What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
 requests."""
 
+REQUEST_S = Histogram("dynamo_component_request_duration_seconds", labels=_ENDPOINT)
+"""How long a worker held each request."""
+
 FRONTEND_IN_FLIGHT = WorkerCounter(name="dynamo_frontend_inflight_requests")
 """What a frontend has not yet answered to the end, including what waits there for a worker."""
 
-VLLM_GAUGES = WorkerGauges(running=("vllm:num_requests_running",), kv_used=("vllm:kv_cache_usage_perc",))
-SGLANG_GAUGES = WorkerGauges(running=("sglang:num_running_reqs",), kv_used=("sglang:token_usage",))
-"""Gauges of vLLM and, with --enable-metrics, of SGLang, which Dynamo passes on from its workers; both shares
+VLLM_METRICS = WorkerMetrics(
+    running=("vllm:num_requests_running",),
+    waiting=("vllm:num_requests_waiting",),
+    kv_used=("vllm:kv_cache_usage_perc",),
+    failed_transfers=("vllm:nixl_num_failed_transfers_total",),
+    transfer_s=(Histogram("vllm:nixl_xfer_time_seconds"),),
+    transfer_bytes=(Histogram("vllm:nixl_bytes_transferred"),),
+    token_s=(Histogram("vllm:inter_token_latency_seconds"),),
+    request_s=(REQUEST_S,),
+)
+SGLANG_METRICS = WorkerMetrics(
+    running=("sglang:num_running_reqs",),
+    waiting=("sglang:num_queue_reqs",),
+    kv_used=("sglang:token_usage",),
+    failed_transfers=("sglang:num_transfer_failed_reqs_total",),
+    transfer_s=(Histogram("sglang:kv_transfer_latency_ms", 1e-3),),
+    transfer_bytes=(Histogram("sglang:kv_transfer_total_mb", 2.0**20),),
+    token_s=(Histogram("sglang:inter_token_latency_seconds"),),
+)
+"""Metrics of vLLM and, with --enable-metrics, of SGLang, which Dynamo passes on from its workers; both shares
 of the KV cache are fractions. Source: Dynamo, docs/observability/metrics-comparison.md (4032c56); vLLM,
-docs/design/metrics.md; SGLang, python/sglang/srt/observability/metrics_collector.py."""
+docs/design/metrics.md and vllm/distributed/kv_transfer/kv_connector/v1/nixl; SGLang,
+python/sglang/srt/observability/metrics_collector.py and req_time_stats.py."""

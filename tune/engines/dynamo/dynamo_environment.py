@@ -15,16 +15,25 @@ from tune.spec.trial import TrialSpec
 OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
 """Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
 
-QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
-"""Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
-the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""
+_QUIET_MODULES = (
+    "dynamo_runtime::pipeline::network",
+    "dynamo_llm::http::service",
+    "dynamo_kv_router::scheduling",
+    "dynamo_llm::kv_router",
+)
+QUIET_LOGS = ",".join(("info", *(f"{module}=warn" for module in _QUIET_MODULES)))
+"""Log levels of Dynamo (DYN_LOG). Without the exceptions, every request, every choice of a kv router and
+every question whether the deployment is ready is a line in the frontend's log. Seen in Dynamo 1.6.1, but for
+the last exception, which is for kv routers before; it was not run. With a kv router of 1.6.1 two lines a
+request stay: its runtime logs the target request_span whatever DYN_LOG says (lib/runtime/src/logging.rs)."""
 
 
 def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
     """Return the port of a worker's /health and /metrics; None where the stack names no such port."""
     if spec.stack.system_port is None:
         return None
-    earlier = spec.split.prefill_workers if placed.role == "decode" else 0
+    roles = spec.split.roles
+    earlier = sum(spec.split.workers(role) for role in roles[: roles.index(placed.role)])
     return spec.stack.system_port + earlier + placed.index
 
 
@@ -32,7 +41,8 @@ def opens_system_port(stack: Stack, port: int) -> dict[str, str]:
     """Return the variables with which a worker opens its system port.
 
     Before 0.7 the port alone opens nothing. Source: Dynamo, lib/runtime/src/config.rs and distributed.rs (mid
-    2025); pull request 4082 (2025-11-04). Seen in the runtimes 0.4.0 and 0.6.1, and that 0.7.0 needs no more.
+    2025); pull request 4082 (2025-11-04). Seen in the runtimes 0.4.0 and 0.6.1, and that 0.7.0 needs no more;
+    the runtime 0.3.2 has neither variable.
     """
     switch = {"DYN_SYSTEM_ENABLED": "true"} if stack.dynamo == "v0" else {}
     return switch | {"DYN_SYSTEM_PORT": str(port)}
@@ -50,12 +60,12 @@ def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     }
     if stack.needs_nats:
         env |= {"NATS_SERVER": nats_url(stack)}
-    if stack.dynamo == "v0":
-        return env
-    env |= planes(stack)
+    env |= {"DYN_LOG": QUIET_LOGS}
+    if stack.dynamo == "v1":
+        env |= planes(stack)
     if stack.generation == "dynamo_v1":
         env |= {"DYN_EVENT_PLANE": "nats" if stack.needs_nats else "zmq"}
-    return env | {"DYN_LOG": QUIET_LOGS}
+    return env
 
 
 def discovery_address(stack: Stack) -> dict[str, str]:

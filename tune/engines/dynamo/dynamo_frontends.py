@@ -10,6 +10,9 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.split import frontend_nodes
 from tune.spec.trial import TrialSpec
 
+PACKAGE = "ai-dynamo"
+"""Distribution of Dynamo."""
+
 FRONTEND_PARSERS: dict[str, tuple[str, ...]] = {"dynamo.frontend": ("dynamo.frontend.main:parse_args",)}
 """Parser of the frontend's command line. Source: Dynamo, components/frontend/src/dynamo/frontend/main.py (mid
 2025); components/src/dynamo/frontend/main.py (1.x)."""
@@ -33,7 +36,7 @@ def router_options(spec: TrialSpec) -> tuple[str, ...]:
 
 def publishes_kv_events(spec: TrialSpec) -> bool:
     """Return whether workers tell the frontends which KV blocks they hold."""
-    reuse = spec.prefill.reuses_kv_blocks or spec.decode.reuses_kv_blocks
+    reuse = any(pool.engine.reuses_kv_blocks for pool in spec.pools)
     return spec.stack.router_mode == "kv" and reuse
 
 

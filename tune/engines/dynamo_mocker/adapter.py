@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import final
 
-from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, SGLANG_GAUGES, VLLM_GAUGES
+from tune.engines.base import EngineAdapter, LoggedStep, Remedy, TimeSteps
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, SGLANG_METRICS, VLLM_METRICS
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
-from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS, PACKAGE
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
@@ -19,7 +19,7 @@ from tune.engines.dynamo_mocker.mock_processes import (
 )
 from tune.engines.dynamo_mocker.mock_rules import check_mocked
 from tune.engines.dynamo_mocker.step_time_tables import step_times
-from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
+from tune.engines.trtllm.adapter import FAILURE_RULES, METRICS, check_trtllm
 from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.trtllm_remedies import trtllm_recommendations
@@ -32,15 +32,12 @@ from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
-from tune.spec.split import WorkerPlacement
+from tune.spec.split import GENERATES_ANSWERS, Role, WorkerPlacement
 from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 
-MOCK_GAUGES = WorkerGauges(
-    running=(*GAUGES.running, *VLLM_GAUGES.running, *SGLANG_GAUGES.running),
-    kv_used=(*GAUGES.kv_used, *VLLM_GAUGES.kv_used, *SGLANG_GAUGES.kv_used),
-)
-"""Gauges of mock engines, which have those of the engine whose scheduler they imitate: TensorRT-LLM, vLLM or
+MOCK_METRICS = METRICS | VLLM_METRICS | SGLANG_METRICS
+"""Metrics of mock engines, which have those of the engine whose scheduler they imitate: TensorRT-LLM, vLLM or
 SGLang. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none."""
 
 
@@ -50,10 +47,11 @@ class DynamoMocker(EngineAdapter):
 
     computes_tokens = False
     needs_scratch = True
-    gauges = MOCK_GAUGES
+    metrics = MOCK_METRICS
+    package = PACKAGE
     versions = MappingProxyType({"dynamo_v1": "its mock engines"})
     signals = EngineSignals(
-        failure_patterns=FAILURE_PATTERNS,
+        failure_rules=FAILURE_RULES,
         requests=REQUESTS,
         in_flight=IN_FLIGHT,
         frontend_in_flight=FRONTEND_IN_FLIGHT,
@@ -70,6 +68,10 @@ class DynamoMocker(EngineAdapter):
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache of the worker that a mock engine stands for."""
         return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
+
+    def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
+        """Return nothing: a mock engine computes no steps."""
+        return ()
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of TensorRT-LLM that apply `remedy`."""
@@ -89,17 +91,16 @@ class DynamoMocker(EngineAdapter):
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one mock engine, on the first node of the worker that it stands for."""
-        engine = spec.prefill if placed.role == "prefill" else spec.decode
-        cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, engine)
+        cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, spec.engine(placed.role))
         return mock_worker(spec, facts, placed, cache_tokens)
 
     def start_gap_s(self, spec: TrialSpec) -> float:
         """Return 0: every worker is given its ports."""
         return 0.0
 
-    def components(self, spec: TrialSpec) -> Components:
+    def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the names under which mock engines register. Source: Dynamo 1.6.1, mocker/args.py."""
-        return Components("prefill", "backend,tensorrt_llm")
+        return {"prefill": "prefill", **dict.fromkeys(GENERATES_ANSWERS, "backend,tensorrt_llm")}
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return nothing: mock engines take all their settings as flags."""
@@ -108,7 +109,7 @@ class DynamoMocker(EngineAdapter):
     def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
         """Return Dynamo's parsers. Source: Dynamo 1.6.1, components/src/dynamo/mocker/args.py."""
         parsers: dict[str, tuple[str, ...]] = {"dynamo.mocker": ("dynamo.mocker.args:parse_args",)}
-        return Validators(FRONTEND_PARSERS | parsers, packages=("ai-dynamo",))
+        return Validators(FRONTEND_PARSERS | parsers, packages=(PACKAGE,))
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the table of step times of each pool."""

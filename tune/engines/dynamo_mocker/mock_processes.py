@@ -9,6 +9,8 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tune.engines.dynamo.dynamo_environment import (
     QUIET_LOGS,
     discovery_address,
@@ -41,6 +43,10 @@ _ENGINE_TYPE: dict[BatchingPolicy, str] = {
 }
 """The mock engine's scheduler for a batching policy: `trtllm` reserves blocks for the whole answer, `vllm`
 takes them as they are needed and evicts the newest sequence. A rule refuses whole batches."""
+
+
+_MODE: Mapping[Role, str] = {"prefill": "prefill", "decode": "decode", "aggregated": "agg"}
+"""The mock engine's names of what its workers do."""
 
 
 def step_times_file(role: Role) -> str:
@@ -109,7 +115,8 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, c
     node, name = placed.nodes[0], f"{placed.role}_w{placed.index}"
     env = mock_env(spec) | {"DYN_SYSTEM_PORT": str(port)}
     argv = (
-        *(dynamo_program(facts, "python3"), "-m", "dynamo.mocker", "--disaggregation-mode", placed.role),
+        *(dynamo_program(facts, "python3"), "-m", "dynamo.mocker"),
+        *("--disaggregation-mode", _MODE[placed.role]),
         *("--model-path", facts.model_path, "--model-name", spec.model.served_name),
         *_engine_flags(spec, mock_calibration(facts), placed.role, cache_tokens),
     )
@@ -134,6 +141,12 @@ def mock_calibration(facts: ClusterFacts) -> Calibration:
                 f"cluster.calibration.{name}: found {getattr(calibration, name):g}, expected 1 with stack "
                 "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
             )
+    for name in ("prefill_steps", "decode_steps"):
+        if getattr(calibration, name):
+            raise ConfigurationError(
+                f"cluster.calibration.{name}: found a table, expected null with stack dynamo_v1_mocker: mock "
+                "engines take their step times from the roofline."
+            )
     return calibration
 
 
@@ -145,7 +158,7 @@ def _engine_flags(
     A decode engine's budget of a step is its whole cache: a mock engine charges prompts that arrive with
     their KV cache to that budget, though nothing is computed, and a smaller one would let them wait.
     """
-    engine = spec.prefill if role == "prefill" else spec.decode
+    engine = spec.engine(role)
     sequences, step_tokens = engine.max_sequences, engine.token_budget
     chunked, block = engine.chunks_prompts, engine.kv_block_tokens
     if role == "decode":

@@ -14,7 +14,7 @@ from tune.engines.system_ports import check_ports
 from tune.engines.trtllm.engine_pools import trtllm_pools
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
-from tune.spec.split import Role
+from tune.spec.split import GENERATES_ANSWERS, READS_PROMPTS, Role
 from tune.spec.trial import TrialSpec
 
 _ARGS = "Dynamo 1.6.1, components/src/dynamo/mocker/args.py"
@@ -27,10 +27,11 @@ def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
     yield from check_ports(spec, (stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port))
     for role, engine in trtllm_pools(spec):
         yield from _engine(engine, role)
-    stages = spec.prefill.pipeline_stages
+    reading = spec.pools[0]
+    stages = reading.engine.pipeline_stages
     if stages > 1:
         yield _warning(
-            "prefill.pipeline_parallel_size",
+            f"{reading.role}.pipeline_parallel_size",
             str(stages),
             "1 with stack dynamo_v1_mocker",
             f"mock engines have no pipeline: prompts pass at the right rate, {stages - 1} steps too early",
@@ -47,17 +48,17 @@ def _engine(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
             "mock engines admit a sequence whenever it fits, never a batch at a time",
             _ARGS,
         )
-    if role == "prefill" and engine.chunking_policy == "EQUAL_PROGRESS":
+    if role in READS_PROMPTS and engine.chunking_policy == "EQUAL_PROGRESS":
         yield _warning(
-            "prefill.scheduler_config.context_chunking_policy",
+            f"{role}.scheduler_config.context_chunking_policy",
             "EQUAL_PROGRESS with stack dynamo_v1_mocker",
             "FIRST_COME_FIRST_SERVED",
             "mock engines give chunks to the prompt that came first",
             _ARGS,
         )
-    if role == "decode" and (engine.stream_interval or 1) > 1:
+    if role in GENERATES_ANSWERS and (engine.stream_interval or 1) > 1:
         yield _warning(
-            "decode.stream_interval",
+            f"{role}.stream_interval",
             str(engine.stream_interval),
             "1 with stack dynamo_v1_mocker",
             "mock engines stream every token by itself",

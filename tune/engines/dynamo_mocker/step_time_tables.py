@@ -40,20 +40,20 @@ def step_times(spec: TrialSpec, timing: StepTiming, cache_tokens: int) -> Mappin
     timing
         Seconds of the steps of a worker of each pool.
     cache_tokens
-        Tokens of KV cache that a decode worker holds.
+        Tokens of KV cache that a worker that decodes holds.
     """
     context_tokens = mean_context_tokens(spec.load)
     step_s = timing.prefill_step_s
     token_s = timing.prefill_token_s + timing.prefill_pair_s * context_tokens
+    grid = decode_grid(spec, timing, cache_tokens)
+    if spec.split.roles == ("aggregated",):
+        return {step_times_file("aggregated"): _npz(step_s, token_s, spec.prefill.token_budget, grid)}
     recompute_token_s = timing.recompute_token_s + timing.recompute_pair_s * context_tokens
     no_decode = np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.full((2, 2), step_s)
     return {
         step_times_file("prefill"): _npz(step_s, token_s, spec.prefill.token_budget, no_decode),
         step_times_file("decode"): _npz(
-            timing.recompute_step_s,
-            recompute_token_s,
-            spec.decode.token_budget,
-            decode_grid(spec, timing, cache_tokens),
+            timing.recompute_step_s, recompute_token_s, spec.decode.token_budget, grid
         ),
     }
 

@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
 
-from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
-from tune.engines.dynamo.counters import VLLM_GAUGES
+from tune.engines.base import EngineAdapter, LoggedStep, Remedy, TimeSteps
+from tune.engines.dynamo.counters import VLLM_METRICS
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
-from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS, PACKAGE
 from tune.engines.dynamo_vllm.argument_reading import (
     comparable_arguments,
     gpus_of_arguments,
     keys_of_arguments,
     longest_prompt_of_arguments,
+    read_shapes,
     settings_of_arguments,
 )
+from tune.engines.dynamo_vllm.iteration_log import read_vllm_steps
 from tune.engines.dynamo_vllm.vllm_memory import vllm_kv_capacity_tokens
 from tune.engines.dynamo_vllm.vllm_pools import vllm_pools, vllm_settings
 from tune.engines.dynamo_vllm.vllm_processes import (
@@ -29,6 +31,7 @@ from tune.engines.dynamo_vllm.vllm_processes import (
 from tune.engines.dynamo_vllm.vllm_remedies import vllm_recommendations
 from tune.engines.dynamo_vllm.vllm_rules import check_vllm
 from tune.engines.dynamo_vllm.worker_signals import SIGNALS
+from tune.engines.key_shapes import KeyPlace, Shape, misshapen_key
 from tune.engines.model_folder import model_files
 from tune.manifest.argument_check import Validators
 from tune.manifest.process import Process
@@ -38,7 +41,7 @@ from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
-from tune.spec.split import WorkerPlacement
+from tune.spec.split import GENERATES_ANSWERS, Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 
@@ -48,8 +51,10 @@ class DynamoVllm(EngineAdapter):
 
     computes_tokens = True
     has_file = False
+    rank_launcher = None
     needs_scratch = True
-    gauges = VLLM_GAUGES
+    metrics = VLLM_METRICS
+    package = "vllm"
     versions = MappingProxyType({"dynamo_v1": "vLLM 0.23"})
     signals = SIGNALS
     image_steps = None
@@ -62,6 +67,10 @@ class DynamoVllm(EngineAdapter):
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache that one worker holds."""
         return vllm_kv_capacity_tokens(model, hardware, vllm_settings(engine))
+
+    def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
+        """Yield the steps that enable_logging_iteration_details prints."""
+        return read_vllm_steps(lines)
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of vLLM that apply `remedy`."""
@@ -87,9 +96,9 @@ class DynamoVllm(EngineAdapter):
         """Return 0: every worker is given its ports."""
         return 0.0
 
-    def components(self, spec: TrialSpec) -> Components:
+    def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the names under which workers register. Source: Dynamo 1.3.1, dynamo/vllm/args.py."""
-        return Components("prefill", "backend")
+        return {"prefill": "prefill", **dict.fromkeys(GENERATES_ANSWERS, "backend")}
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the model without weights, where a pool makes random ones."""
@@ -100,7 +109,7 @@ class DynamoVllm(EngineAdapter):
     def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
         """Return Dynamo's parsers, of which that of the workers hands the rest to vLLM's own."""
         parsers: dict[str, tuple[str, ...]] = {"dynamo.vllm": ("dynamo.vllm.args:parse_args",)}
-        return Validators(FRONTEND_PARSERS | parsers, packages=("ai-dynamo", "vllm"))
+        return Validators(FRONTEND_PARSERS | parsers, packages=(PACKAGE, self.package))
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: vLLM reads no tables."""
@@ -113,6 +122,10 @@ class DynamoVllm(EngineAdapter):
     def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
         """Return the arguments of a worker."""
         return keys_of_arguments(worker.argv)
+
+    def misshapen_key(self, keys: Mapping[str, Any]) -> tuple[KeyPlace, Shape] | None:
+        """Return an argument that is no number where one is needed, under its name in `keys`."""
+        return misshapen_key(keys, read_shapes(keys))
 
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return the only one."""

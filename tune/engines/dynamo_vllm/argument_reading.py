@@ -9,6 +9,7 @@ from typing import Any
 
 from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
 from tune.engines.dynamo_vllm.vllm_processes import KV_TRANSFER
+from tune.engines.key_shapes import COUNT, COUNTS, GPUS, KeyPlace, Shape
 from tune.spec.engine_settings import own_fields
 
 _ABSENT: Mapping[str, Any] = {
@@ -44,6 +45,9 @@ _OF_THE_WORKER = frozenset(
 _SIZES = "cudagraph_capture_sizes"
 _GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
+_SHAPES: Mapping[str, Shape] = {**dict.fromkeys(_GPUS, GPUS), "max_model_len": COUNT, _SIZES: COUNTS}
+"""What the functions of this module expect of the arguments that they read."""
+
 
 def keys_of_arguments(words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of a worker's command line by their names, without those of the deployment.
@@ -61,6 +65,14 @@ def named_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     if _parsed(named.get("kv_transfer_config")) == json.loads(KV_TRANSFER):
         del named["kv_transfer_config"]
     return {name: value for name, value in named.items() if name not in _OF_THE_WORKER}
+
+
+def read_shapes(keys: Mapping[str, Any]) -> Iterator[tuple[KeyPlace, Shape]]:
+    """Yield what is expected of arguments, under their names in `keys`."""
+    for name, value in keys.items():
+        setting, _ = _named(name, value)
+        if setting in _SHAPES and not (setting == _SIZES and isinstance(value, int)):  # a list of one word
+            yield (name,), _SHAPES[setting]
 
 
 def settings_of_arguments(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:

@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from tune.engines.base import LoggedStep
+from tune.spec.step_table import Phase
+
 _LINE = re.compile(
     r"Iteration\(\d+\): (\d+) context requests, (\d+) context tokens, (\d+) generation requests, "
     r"(\d+) generation tokens, iteration elapsed time: ([\d.]+) ms"
 )
 """Source: vLLM 0.23.0, vllm/v1/engine/core.py; seen on two H200 (tests/data/vllm)."""
+
+_ROW = re.compile(r"(\d+),(\d+),(\d+),(\d+),([\d.]+(?:e-\d+)?)\s*")
+"""A step as `python -m tune.engines.dynamo_vllm` prints it, in seconds."""
 
 
 class Iteration(NamedTuple):
@@ -27,8 +33,25 @@ class Iteration(NamedTuple):
 
 
 def read_iterations(lines: Iterable[str]) -> Iterator[Iteration]:
-    """Yield the steps of a worker in the order of its log."""
+    """Yield the steps of a worker in the order of its log, or of the CSV that was made of it."""
     for line in lines:
-        if found := _LINE.search(line):
+        found, scale = _LINE.search(line), 1e-3
+        if found is None:
+            found, scale = _ROW.fullmatch(line), 1.0
+        if found:
             context, context_tokens, generation, generation_tokens = map(int, found.groups()[:4])
-            yield Iteration(context, context_tokens, generation, generation_tokens, float(found[5]) / 1e3)
+            elapsed_s = float(found[5]) * scale
+            yield Iteration(context, context_tokens, generation, generation_tokens, elapsed_s)
+
+
+def read_vllm_steps(lines: Iterable[str]) -> Iterator[LoggedStep]:
+    """Yield the steps with their phase; the log does not say how long contexts are."""
+    for step in read_iterations(lines):
+        batch = step.context_requests + step.generation_requests
+        new_tokens = step.context_tokens + step.generation_tokens
+        if batch == 0:
+            continue
+        phase: Phase | None = None if step.generation_requests else "prefill"
+        if step.context_tokens == step.context_requests:  # caches that were taken over, if any
+            phase = "decode"
+        yield LoggedStep(phase, batch, new_tokens, None, step.elapsed_s)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field
 
 from tune.engines.dynamo_vllm.argument_meanings import MEANINGS
-from tune.spec.base import Fraction, PositiveInt
+from tune.spec.base import Count, Fraction, PositiveInt
 from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, Meaning, SettingName
 
 CacheDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4"]
@@ -56,7 +56,7 @@ class VllmEngine(Engine):
 
     tensor_parallel_size: PositiveInt
     pipeline_parallel_size: PositiveInt = 1
-    max_num_seqs: PositiveInt
+    max_num_seqs: Count
     max_num_batched_tokens: PositiveInt
     max_model_len: PositiveInt
     gpu_memory_utilization: Fraction
@@ -67,7 +67,7 @@ class VllmEngine(Engine):
     async_scheduling: bool | None
     stream_interval: PositiveInt | None
     enforce_eager: bool
-    cudagraph_capture_sizes: Annotated[tuple[PositiveInt, ...] | None, AfterValidator(_sorted_once)]
+    cudagraph_capture_sizes: Annotated[tuple[Count, ...] | None, AfterValidator(_sorted_once)]
     dtype: Literal["auto", "bfloat16", "float16"]
     load_format: str
     enable_logging_iteration_details: bool
@@ -77,6 +77,11 @@ class VllmEngine(Engine):
     def context_parallel(self) -> int:
         """Return 1: context parallelism has no setting here."""
         return 1
+
+    @property
+    def expert_parallel(self) -> int:
+        """Return the TP with enable_expert_parallel, which gives each rank whole experts; else 1."""
+        return self.tensor_parallel if self.extra.get("enable_expert_parallel") else 1
 
     @property
     def kv_dtype(self) -> KvDtype:

@@ -7,7 +7,7 @@ from tune.spec.engine import Engine
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
-Pools = tuple[tuple[Role, VllmEngine], tuple[Role, VllmEngine]]
+Pools = tuple[tuple[Role, VllmEngine], ...]
 
 
 def vllm_settings(engine: Engine) -> VllmEngine:
@@ -17,5 +17,5 @@ def vllm_settings(engine: Engine) -> VllmEngine:
 
 
 def vllm_pools(spec: TrialSpec) -> Pools:
-    """Return the settings of both pools."""
-    return ("prefill", vllm_settings(spec.prefill)), ("decode", vllm_settings(spec.decode))
+    """Return the settings of every pool of the deployment."""
+    return tuple((pool.role, vllm_settings(pool.engine)) for pool in spec.pools)

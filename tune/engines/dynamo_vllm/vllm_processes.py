@@ -32,7 +32,7 @@ from tune.manifest.process import (
 )
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine_settings import own_fields
-from tune.spec.split import Role, WorkerPlacement
+from tune.spec.split import ROLES, Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 MODEL_FOLDER = "model"
@@ -93,25 +93,24 @@ def vllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -
             "stack.system_port: found null, expected the first of one free port a worker."
         )
     name, node = f"{placed.role}_w{placed.index}", placed.nodes[0]
-    engine = vllm_settings(spec.prefill if placed.role == "prefill" else spec.decode)
+    engine = vllm_settings(spec.engine(placed.role))
     env = vllm_environment(spec) | {
         "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in placed.gpus_on(node)),
         "DYN_SYSTEM_PORT": str(port),
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": NODE_IP,
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(port + SIDE_CHANNEL_OFFSET),
     }
+    listens = [Port(port, "stack.system_port")]
+    if placed.role in ROLES:
+        meets = port + SIDE_CHANNEL_OFFSET
+        env |= {"VLLM_NIXL_SIDE_CHANNEL_HOST": NODE_IP, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(meets)}
+        listens.append(Port(meets, f"stack.system_port + {SIDE_CHANNEL_OFFSET}"))
     argv = (
         *(dynamo_program(facts, "python3"), "-m", "dynamo.vllm", "--model", model_path(engine, facts)),
         *("--served-model-name", spec.model.served_name),
         *mode_arguments(placed.role),
         *engine_arguments(engine),
     )
-    listens = (
-        Port(port, "stack.system_port"),
-        Port(port + SIDE_CHANNEL_OFFSET, f"stack.system_port + {SIDE_CHANNEL_OFFSET}"),
-    )
     return Process(
-        name, placed.role, node, placed.gpus, env, argv, log_path(name), listens, metrics_port=port
+        name, placed.role, node, placed.gpus, env, argv, log_path(name), tuple(listens), metrics_port=port
     )
 
 
@@ -121,7 +120,9 @@ def model_path(engine: VllmEngine, facts: ClusterFacts) -> str:
 
 
 def mode_arguments(role: Role) -> tuple[str, ...]:
-    """Return the arguments that say what of a request a worker serves."""
+    """Return the arguments that say what of a request a worker serves: all of it without any."""
+    if role == "aggregated":
+        return ()
     return ("--disaggregation-mode", role, "--kv-transfer-config", KV_TRANSFER)
 
 

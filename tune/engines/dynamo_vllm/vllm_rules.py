@@ -12,7 +12,7 @@ from tune.engines.dynamo_vllm.vllm_processes import SIDE_CHANNEL_OFFSET, finds_b
 from tune.engines.system_ports import check_ports
 from tune.spec.findings import Finding
 from tune.spec.memory import mean_sequences_that_fit, weight_bytes_per_gpu
-from tune.spec.split import Role
+from tune.spec.split import GENERATES_ANSWERS, Role
 from tune.spec.trial import TrialSpec
 from tune.workload.length_summary import mean_sequence
 
@@ -24,9 +24,9 @@ def check_vllm(spec: TrialSpec) -> Iterator[Finding]:
     """Yield every rule of vLLM that `spec` breaks, and every choice that costs something."""
     stack = spec.stack
     etcd = () if finds_by_files(spec) else (stack.etcd_client_port, stack.etcd_peer_port)
-    yield from check_ports(spec, etcd, (0, SIDE_CHANNEL_OFFSET))
     pools = vllm_pools(spec)
-    yield from _pools_agree(pools[0][1], pools[1][1])
+    yield from check_ports(spec, etcd, (0, SIDE_CHANNEL_OFFSET) if len(pools) > 1 else (0,))
+    yield from _pools_agree(pools[0][1], pools[-1][1])
     for role, engine in pools:
         yield from _parallelism(spec, engine, role)
         yield from _lengths(spec, engine, role)
@@ -99,7 +99,7 @@ def _lengths(spec: TrialSpec, engine: VllmEngine, role: Role) -> Iterator[Findin
             "a longer prompt is rejected: those requests fail",
             "vLLM, max_model_len is prompt and answer together",
         )
-    elif role == "decode" and room < answer:
+    elif role in GENERATES_ANSWERS and room < answer:
         yield _warning(
             path,
             found,
@@ -147,11 +147,11 @@ def _graphs(engine: VllmEngine, role: Role) -> Iterator[Finding]:
             "nothing is captured with enforce_eager",
             "vLLM 0.23.0, VllmConfig._set_cudagraph_sizes",
         )
-    if role == "decode" and sizes and max(sizes) < engine.max_num_seqs:
+    if role in GENERATES_ANSWERS and sizes and max(sizes) < engine.max_num_seqs:
         yield _warning(
             path,
             f"largest size {max(sizes)}",
-            f"a size of at least decode.max_num_seqs, {engine.max_num_seqs}",
+            f"a size of at least {role}.max_num_seqs, {engine.max_num_seqs}",
             "a batch above the largest size runs without a CUDA graph, and slower",
             "vLLM 0.23.0, VllmConfig._set_cudagraph_sizes",
         )
@@ -178,11 +178,11 @@ def _memory(spec: TrialSpec, engine: VllmEngine, role: Role) -> Iterator[Finding
             "the engine refuses to start where one longest sequence does not fit",
             "vLLM 0.23.0, vllm/v1/core/kv_cache_utils.py: _check_enough_kv_cache_memory",
         )
-    elif role == "decode":
+    elif role in GENERATES_ANSWERS:
         batch = mean_sequences_that_fit(capacity, engine, mean_sequence(spec.load.dataset))
         if engine.max_num_seqs > batch:
             yield _warning(
-                "decode.max_num_seqs",
+                f"{role}.max_num_seqs",
                 str(engine.max_num_seqs),
                 f"about {batch}",
                 f"the KV cache holds about {batch} sequences of mean length: the other "

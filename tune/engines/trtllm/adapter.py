@@ -9,26 +9,42 @@ from typing import Any, final
 
 import yaml
 
-from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.base import (
+    EngineAdapter,
+    Histogram,
+    LoggedStep,
+    Remedy,
+    TimeSteps,
+    WorkerMetrics,
+)
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUEST_S, REQUESTS
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
 from tune.engines.dynamo.dynamo_services import dynamo_services
-from tune.engines.trtllm.argument_classes import trtllm_validators
+from tune.engines.key_shapes import KeyPlace, Shape, misshapen_key
+from tune.engines.shared_failures import GPU_MEMORY
+from tune.engines.trtllm.argument_classes import ENGINE_PACKAGE, trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import (
     check_dropped_keys,
     check_generation,
-    check_pools_agree,
     check_strategy,
+    check_transceivers,
 )
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
+from tune.engines.trtllm.print_iter_log import read_trtllm_steps
 from tune.engines.trtllm.trtllm_remedies import trtllm_recommendations
 from tune.engines.trtllm.weight_rules import check_weights
-from tune.engines.trtllm.worker_process import PORT_CHOICE_S, trtllm_environment, trtllm_worker
+from tune.engines.trtllm.worker_process import (
+    PORT_CHOICE_S,
+    RANK_LAUNCHER,
+    trtllm_environment,
+    trtllm_worker,
+)
 from tune.engines.trtllm.yaml_reading import (
+    READ_SHAPES,
     comparable_keys,
     generation_of_keys,
     gpus_of_keys,
@@ -43,28 +59,52 @@ from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
+from tune.spec.failure import FailureRule
 from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
-from tune.spec.split import WorkerPlacement
+from tune.spec.split import GENERATES_ANSWERS, ROLES, Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
-FAILURE_PATTERNS = (
-    r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError",
-    r"CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
-    r"validation errors? for (?:TorchLlmArgs|TrtLlmArgs|BaseLlmArgs)",
+FAILURE_RULES = (
+    GPU_MEMORY,
+    FailureRule(
+        name="executor_memory",
+        pattern=r"Executor creation failed due to insufficient GPU memory",
+        cause="configuration",
+        meaning="a part of the executor does not fit in GPU memory",
+        next_step="The lines after it say which: lower kv_cache_config.free_gpu_memory_fraction, "
+        "max_batch_size or max_num_tokens of the pool.",
+        source="NVIDIA/TensorRT-LLM#5872",
+    ),
+    FailureRule(
+        name="rejected_settings",
+        pattern=r"validation errors? for (?:TorchLlmArgs|TrtLlmArgs|BaseLlmArgs)",
+        cause="configuration",
+        meaning="TensorRT-LLM rejects its settings",
+        next_step="The lines after it name the keys; stack.engine_yaml has to be that of the image.",
+        source="pydantic, title of a ValidationError; TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py",
+    ),
 )
-"""What only a configuration brings a worker to write: GPU memory that does not suffice, engine YAML that is
-rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and driver_types.h; pydantic's title of
-a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
+"""What only a configuration brings a worker to write."""
 
-GAUGES = WorkerGauges(
+METRICS = WorkerMetrics(
     running=("trtllm_num_requests_running", "trtllm:num_requests_running"),
+    waiting=("trtllm_num_requests_waiting", "trtllm:num_requests_waiting"),
     kv_used=("trtllm_kv_cache_utilization", "trtllm:kv_cache_usage_perc"),
+    transfer_s=(Histogram("trtllm_kv_transfer_latency_seconds"),),
+    transfer_bytes=(Histogram("trtllm_kv_transfer_bytes"),),
+    token_s=(
+        Histogram("trtllm_time_per_output_token_seconds"),
+        Histogram("trtllm:inter_token_latency_seconds"),
+    ),
+    request_s=(REQUEST_S,),
 )
-"""Gauges of TensorRT-LLM workers, which show them with --publish-metrics, and then those of the mock engines
-that stand for such workers, of which `kv_cache_usage_perc` is a fraction despite its name.
-Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
+"""Metrics of TensorRT-LLM workers, which show them with --publish-metrics, those of KV transfers where the
+engine also returns the times of each request, and then those of the mock engines that stand for such workers,
+of which `kv_cache_usage_perc` is a fraction despite its name.
+Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); Dynamo 1.6.1, dynamo/prometheus_names.py
+(trtllm_additional) and its mock engines."""
 
 
 VERSIONS = MappingProxyType(
@@ -84,7 +124,7 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     pools = trtllm_pools(spec)
     yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
-    yield from check_pools_agree(pools)
+    yield from check_transceivers(pools)
     yield from check_weights(spec.model, spec.hardware)
     if reads_yaml:
         yield from check_dropped_keys(spec.stack, pools)
@@ -101,11 +141,13 @@ class TrtLlm(EngineAdapter):
 
     computes_tokens = True
     has_file = True
+    rank_launcher = RANK_LAUNCHER
     needs_scratch = False
-    gauges = GAUGES
+    metrics = METRICS
+    package = ENGINE_PACKAGE
     versions = VERSIONS
     signals = EngineSignals(
-        failure_patterns=FAILURE_PATTERNS,
+        failure_rules=FAILURE_RULES,
         requests=REQUESTS,
         in_flight=IN_FLIGHT,
         frontend_in_flight=FRONTEND_IN_FLIGHT,
@@ -124,6 +166,10 @@ class TrtLlm(EngineAdapter):
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache that one worker holds."""
         return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
+
+    def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
+        """Yield the steps that print_iter_log prints."""
+        return read_trtllm_steps(lines)
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of TensorRT-LLM that apply `remedy`."""
@@ -149,20 +195,19 @@ class TrtLlm(EngineAdapter):
         """Return PORT_CHOICE_S before Dynamo 1.0, where a worker may look for a free port of its own."""
         return 0.0 if spec.stack.generation == "dynamo_v1" else PORT_CHOICE_S
 
-    def components(self, spec: TrialSpec) -> Components:
+    def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the names under which workers register: by turn in dynamo_v0, by role in dynamo_v1.
 
         Source: Dynamo, components/backends/trtllm/src/dynamo/trtllm/utils/trtllm_utils.py (mid 2025);
         components/src/dynamo/trtllm/args.py (1.x; decode was tensorrt_llm before it was backend).
         """
         if spec.stack.dynamo == "v1":
-            return Components("prefill", "backend,tensorrt_llm")
-        if spec.split.disaggregation_strategy == "decode_first":
-            return Components("tensorrt_llm_next", "tensorrt_llm")
-        return Components("tensorrt_llm", "tensorrt_llm_next")
+            return {"prefill": "prefill", **dict.fromkeys(GENERATES_ANSWERS, "backend,tensorrt_llm")}
+        first, second = ROLES if spec.split.disaggregation_strategy == "prefill_first" else ROLES[::-1]
+        return {first: "tensorrt_llm", second: "tensorrt_llm_next", "aggregated": "tensorrt_llm"}
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
-        """Return the YAML of both pools."""
+        """Return the YAML of each pool."""
         return {
             f"{role}.yaml": engine_yaml(engine, yaml_generation(spec.stack))
             for role, engine in trtllm_pools(spec)
@@ -184,6 +229,10 @@ class TrtLlm(EngineAdapter):
         """Return the keys of the YAML of a worker's pool."""
         keys: dict[str, Any] = yaml.safe_load(files[f"{worker.role}.yaml"])
         return keys
+
+    def misshapen_key(self, keys: Mapping[str, Any]) -> tuple[KeyPlace, Shape] | None:
+        """Return a key that is no number, text or group where one is needed."""
+        return misshapen_key(keys, READ_SHAPES)
 
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return flat or nested."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS, PACKAGE
 from tune.engines.trtllm.engine_pools import trtllm_pools
 from tune.manifest.argument_check import FileCheck, Validators
 from tune.spec.cluster import ClusterFacts
@@ -26,8 +26,12 @@ which Dynamo adds the file of --extra-engine-args. Source: TensorRT-LLM, tensorr
 llm.py; Dynamo 1.6.1, components/src/dynamo/trtllm/workers/llm_worker.py."""
 
 
+ENGINE_PACKAGE = "tensorrt_llm"
+"""Distribution of TensorRT-LLM."""
+
+
 def trtllm_validators(spec: TrialSpec, facts: ClusterFacts) -> Validators:
-    """Return Dynamo's parsers of both command lines, and TensorRT-LLM's class for both files."""
+    """Return Dynamo's parsers of the command lines, and TensorRT-LLM's class for the files of the pools."""
     given = {
         "model": facts.model_path,
         "backend": "pytorch",
@@ -37,4 +41,4 @@ def trtllm_validators(spec: TrialSpec, facts: ClusterFacts) -> Validators:
         FileCheck(file=f"{role}.yaml", classes=_CLASSES, merge=_MERGE, given=given)
         for role, _ in trtllm_pools(spec)
     )
-    return Validators(FRONTEND_PARSERS | _WORKER_PARSERS, files, packages=("ai-dynamo", "tensorrt_llm"))
+    return Validators(FRONTEND_PARSERS | _WORKER_PARSERS, files, packages=(PACKAGE, ENGINE_PACKAGE))

@@ -10,7 +10,7 @@ from tune.spec.split import Role
 from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 
-Pools = tuple[tuple[Role, TrtLlmEngine], tuple[Role, TrtLlmEngine]]
+Pools = tuple[tuple[Role, TrtLlmEngine], ...]
 
 
 def trtllm_settings(engine: Engine) -> TrtLlmEngine:
@@ -20,8 +20,8 @@ def trtllm_settings(engine: Engine) -> TrtLlmEngine:
 
 
 def trtllm_pools(spec: TrialSpec) -> Pools:
-    """Return the settings of both pools."""
-    return ("prefill", trtllm_settings(spec.prefill)), ("decode", trtllm_settings(spec.decode))
+    """Return the settings of every pool of the deployment."""
+    return tuple((pool.role, trtllm_settings(pool.engine)) for pool in spec.pools)
 
 
 def yaml_generation(stack: Stack) -> Generation:

@@ -18,7 +18,7 @@ from tune.spec.memory import (
     weight_bytes_per_gpu,
 )
 from tune.spec.model import Model
-from tune.spec.split import Role
+from tune.spec.split import GENERATES_ANSWERS, READS_PROMPTS, ROLES, Role
 from tune.spec.trial import TrialSpec
 from tune.workload.length_summary import mean_sequence
 
@@ -45,6 +45,7 @@ def check_worker(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
     yield from _parallelism(spec.model, engine, role)
     yield from _lengths(spec, engine, role)
     yield from _token_budget(spec, engine, role)
+    yield from _compressed_cache(spec.model, engine, role)
     yield from _transceiver(spec, engine, role)
     yield from _graphs(engine, role)
     yield from _memory(spec, engine, role)
@@ -96,7 +97,7 @@ def _lengths(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Find
             "a longer prompt is rejected: those requests fail",
             f"{_ARGS}: prompt and answer together stay within max_seq_len",
         )
-    elif role == "decode" and room < answer:
+    elif role in GENERATES_ANSWERS and room < answer:
         yield _warning(
             f"{role}.max_seq_len",
             str(engine.max_seq_len),
@@ -109,21 +110,16 @@ def _lengths(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Find
 def _token_budget(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     budget, prompt = engine.max_num_tokens, spec.load.dataset.longest_prompt_tokens
     path, block = f"{role}.max_num_tokens", engine.kv_block_tokens
-    if role == "decode":
-        if budget < engine.max_batch_size:
-            yield _warning(
-                path,
-                str(budget),
-                f"at least decode.max_batch_size, {engine.max_batch_size}",
-                f"a step generates one token for every sequence: no more than {budget} decode at once",
-                _ARGS,
-            )
-    elif not engine.enable_chunked_prefill:
+    if role in GENERATES_ANSWERS:
+        yield from _decode_budget(engine, role)
+    if role not in READS_PROMPTS:
+        return
+    if not engine.enable_chunked_prefill:
         if budget < prompt:
             yield _error(
                 path,
-                f"{budget}, with prefill.enable_chunked_prefill off",
-                f"at least the longest prompt, {prompt} tokens, or prefill.enable_chunked_prefill=true",
+                f"{budget}, with {role}.enable_chunked_prefill off",
+                f"at least the longest prompt, {prompt} tokens, or {role}.enable_chunked_prefill=true",
                 "without chunking a prompt runs in one step",
                 _ARGS,
             )
@@ -145,10 +141,38 @@ def _token_budget(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator
         )
 
 
+def _decode_budget(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
+    """Yield a token budget below what a step takes: of every sequence a token and its draft tokens."""
+    budget, batch, each = engine.max_num_tokens, engine.max_batch_size, 1 + engine.draft_tokens
+    if budget >= batch * each:
+        return
+    if each > 1:
+        expected = f"at least {role}.max_batch_size x (1 + {each - 1} draft tokens), {batch * each}"
+        why = f"a step takes {each} tokens of every sequence: no more than {budget // each} decode"
+        source = "TensorRT-LLM, pull request 5076"
+    else:
+        expected = f"at least {role}.max_batch_size, {batch}"
+        why, source = f"a step generates one token for every sequence: no more than {budget} decode", _ARGS
+    yield _warning(f"{role}.max_num_tokens", str(budget), expected, f"{why} at once", source)
+
+
+def _compressed_cache(model: Model, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
+    if engine.kv_dtype == "fp8_ds_mla" and model.kv_heads > 1:
+        yield _error(
+            f"{role}.kv_cache_config.dtype",
+            f"fp8_ds_mla for {model.name}, which has {model.kv_heads} KV heads",
+            "another number format, such as fp8",
+            "this layout holds the one compressed KV head of DeepSeek's attention (MLA)",
+            "deepseek-ai/FlashMLA, README.md",
+        )
+
+
 def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     transceiver, block = engine.cache_transceiver_config, engine.kv_block_tokens
+    if transceiver is None or role not in ROLES:
+        return
     tokens = transceiver.max_tokens_in_buffer
-    if tokens is None or transceiver.transceiver_runtime == "PYTHON":
+    if tokens is None or transceiver.transceiver_runtime in ("PYTHON", "auto"):
         return
     prompt = spec.load.dataset.longest_prompt_tokens
     path = f"{role}.cache_transceiver_config.max_tokens_in_buffer"
@@ -229,28 +253,29 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
             "the checkpoint's size over the GPUs that share it",
         )
         return
-    capacity = trtllm_kv_capacity_tokens(spec.model, spec.hardware, engine)
-    answer = dataset.longest_answer_tokens if role == "decode" else _PREFILL_ANSWER_TOKENS
+    caches = engine.tensor_parallel_size if engine.attends_by_rank else 1
+    capacity = trtllm_kv_capacity_tokens(spec.model, spec.hardware, engine) // caches
+    answer = dataset.longest_answer_tokens if role in GENERATES_ANSWERS else _PREFILL_ANSWER_TOKENS
     longest = int(reserved_tokens(np.array(dataset.longest_prompt_tokens), answer, engine))
     if capacity < longest:
         yield _error(
             f"{role}.kv_cache_config.free_gpu_memory_fraction",
-            f"a KV cache of {capacity} tokens a worker",
+            f"a KV cache of {capacity} tokens a {'rank' if engine.attends_by_rank else 'worker'}",
             f"at least one longest sequence, {longest} tokens",
             "a sequence that never fits waits for ever",
             "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and graphs leave",
         )
-    elif role == "decode" and not engine.attends_by_rank:
+    elif role in GENERATES_ANSWERS and not engine.attends_by_rank:
         batch = mean_sequences_that_fit(capacity, engine, mean_sequence(dataset))
-        yield from _reach(spec.model, engine, batch)
+        yield from _reach(spec.model, engine, role, batch)
 
 
-def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
+def _reach(model: Model, engine: TrtLlmEngine, role: Role, batch: int) -> Iterator[Finding]:
     limit, sizes = engine.max_batch_size, engine.captured_graph_sizes
     source = "tune/engines/trtllm/gpu_memory.py: KV cache over what a sequence of mean length reserves"
     if limit > batch:
         yield _warning(
-            "decode.max_batch_size",
+            f"{role}.max_batch_size",
             str(limit),
             f"about {batch}",
             f"the KV cache holds about {batch} sequences of mean length under {engine.capacity_policy}: "
@@ -262,7 +287,7 @@ def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
         lost_bytes = len(idle) * CUDA_GRAPH_BYTES
         share = engine.kv_cache_config.free_gpu_memory_fraction * lost_bytes * engine.gpus
         yield _warning(
-            _graph_path(engine, "decode"),
+            _graph_path(engine, role),
             _listed(idle),
             f"nothing beyond the first size above the reachable batch, about {batch}",
             f"{len(idle)} graphs are captured and never run: up to {lost_bytes / 1e9:.1f} GB a GPU, or "
@@ -271,7 +296,7 @@ def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
         )
     if sizes and max(sizes) < min(batch, limit):
         yield _warning(
-            _graph_path(engine, "decode"),
+            _graph_path(engine, role),
             f"largest size {max(sizes)}",
             f"a size of at least {min(batch, limit)}, the reachable batch",
             "a batch above the largest size runs without a CUDA graph, and slower",

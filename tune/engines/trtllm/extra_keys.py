@@ -105,9 +105,10 @@ def _of_flat_groups(engine: TrtLlmEngine) -> Conflicts:
     A chunking policy is passed through only where it is FORCE_CHUNK, which the flat generation refuses.
     """
     ignored = "the flat generation has no such key and ignores it in silence"
+    transceiver = engine.cache_transceiver_config
     later: dict[str, Any] = {
         "kv_cache_config.tokens_per_block": engine.kv_cache_config.tokens_per_block,
-        "cache_transceiver_config.transceiver_runtime": engine.cache_transceiver_config.transceiver_runtime,
+        "cache_transceiver_config.transceiver_runtime": transceiver and transceiver.transceiver_runtime,
     }
     found = {path: (value, ignored) for path, value in later.items() if value is not None}
     keys = dict(engine.passed_through)

@@ -1,4 +1,4 @@
-"""Check TensorRT-LLM's settings against the generation of the stack, and the two pools against each other."""
+"""Check TensorRT-LLM's settings against the generation of the stack, and the pools against each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tune.engines.trtllm.engine_pools import Pools, yaml_generation
 from tune.spec.findings import Finding
-from tune.spec.split import Split
+from tune.spec.split import ROLES, Split
 from tune.spec.stack import Stack
 
 
@@ -26,25 +26,7 @@ def check_strategy(stack: Stack, split: Split) -> Iterator[Finding]:
 
 def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterator[Finding]:
     """Yield what the engines of `stack` refuse; `reads_yaml` is False where they are mock engines."""
-    (_, prefill), _ = pools
-    if stack.dynamo == "v0" and not prefill.disable_overlap_scheduler:
-        yield Finding(
-            "error",
-            "prefill.disable_overlap_scheduler",
-            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
-            "true, or stack=dynamo_v1",
-            "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
-            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 1.3.0rc1 (pull request 10755)",
-        )
-    if stack.generation == "dynamo_v07" and not prefill.disable_overlap_scheduler:
-        yield Finding(
-            "warning",
-            "prefill.disable_overlap_scheduler",
-            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
-            "true before TensorRT-LLM 1.3.0rc1",
-            "such a context-only engine refuses every request while the overlap scheduler is on",
-            "TensorRT-LLM, notes of release 1.3.0rc1 (pull request 10755)",
-        )
+    yield from _context_only_overlap(stack, pools)
     if reads_yaml and stack.dynamo == "v1" and yaml_generation(stack) == "flat":
         yield Finding(
             "error",
@@ -55,16 +37,41 @@ def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterato
             "TensorRT-LLM, llm_args.py",
         )
     for role, engine in pools:
-        backend = engine.cache_transceiver_config.backend
-        if yaml_generation(stack) == "flat" and backend != "DEFAULT":
+        transceiver = engine.cache_transceiver_config
+        if yaml_generation(stack) == "flat" and transceiver and transceiver.backend != "DEFAULT":
             yield Finding(
                 "error",
                 f"{role}.cache_transceiver_config.backend",
-                backend,
+                transceiver.backend,
                 "DEFAULT, or a stack with nested engine YAML",
                 "the flat generation has no key for the backend and would silently ignore one",
                 "TensorRT-LLM 1.0.0rc3, llm_args.py",
             )
+
+
+def _context_only_overlap(stack: Stack, pools: Pools) -> Iterator[Finding]:
+    """Yield that an engine which only prefills refuses requests while the overlap scheduler is on."""
+    prefill = dict(pools).get("prefill")
+    if prefill is None or prefill.disable_overlap_scheduler:
+        return
+    if stack.dynamo == "v0":
+        yield Finding(
+            "error",
+            "prefill.disable_overlap_scheduler",
+            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
+            "true, or stack=dynamo_v1",
+            "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
+            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 1.3.0rc1 (pull request 10755)",
+        )
+    if stack.generation == "dynamo_v07":
+        yield Finding(
+            "warning",
+            "prefill.disable_overlap_scheduler",
+            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
+            "true before TensorRT-LLM 1.3.0rc1",
+            "such a context-only engine refuses every request while the overlap scheduler is on",
+            "TensorRT-LLM, notes of release 1.3.0rc1 (pull request 10755)",
+        )
 
 
 def check_dropped_keys(stack: Stack, pools: Pools) -> Iterator[Finding]:
@@ -82,8 +89,33 @@ def check_dropped_keys(stack: Stack, pools: Pools) -> Iterator[Finding]:
             )
 
 
-def check_pools_agree(pools: Pools) -> Iterator[Finding]:
-    """Yield where prefill and decode cannot exchange KV caches."""
+def check_transceivers(pools: Pools) -> Iterator[Finding]:
+    """Yield where prefill and decode cannot exchange KV caches, and a transceiver that nothing is sent by."""
+    for role, engine in pools:
+        if role in ROLES and engine.cache_transceiver_config is None:
+            yield Finding(
+                "error",
+                f"{role}.cache_transceiver_config",
+                "null",
+                "the settings of a transceiver, such as {backend: DEFAULT}",
+                "without one a worker neither sends nor receives a KV cache",
+                "TensorRT-LLM, disaggregated serving",
+            )
+        if role not in ROLES and engine.cache_transceiver_config is not None:
+            yield Finding(
+                "warning",
+                f"{role}.cache_transceiver_config",
+                "the settings of a transceiver",
+                f"{role}.cache_transceiver_config=null",
+                "an aggregated worker sends no KV cache, and its buffers take memory from its own",
+                "TensorRT-LLM, CacheTransBufferManager::preAllocBufferSize",
+            )
+    if len(pools) > 1:
+        yield from _pools_agree(pools)
+
+
+def _pools_agree(pools: Pools) -> Iterator[Finding]:
+    """Yield where the caches of prefill and decode are not alike."""
     dtypes = [engine.kv_cache_config.dtype for _, engine in pools]
     if dtypes[0] != dtypes[1]:
         yield Finding(
@@ -94,8 +126,9 @@ def check_pools_agree(pools: Pools) -> Iterator[Finding]:
             "decode reads the KV blocks that prefill wrote, byte for byte",
             "TensorRT-LLM, disaggregated serving: the cache transceiver copies blocks unconverted",
         )
-    backends = [engine.cache_transceiver_config.backend for _, engine in pools]
-    if backends[0] != backends[1]:
+    transceivers = [engine.cache_transceiver_config for _, engine in pools]
+    backends = [transceiver.backend for transceiver in transceivers if transceiver]
+    if len(set(backends)) > 1:
         yield Finding(
             "error",
             "decode.cache_transceiver_config.backend",

@@ -23,9 +23,12 @@ _BF16_BYTES, _FP32_BYTES = 2, 4
 def transfer_buffer_bytes_per_gpu(model: Model, engine: TrtLlmEngine) -> float:
     """Return the bytes of the KV transceiver on each GPU.
 
-    It has one buffer to send and one to receive, both allocated ahead.
+    It has one buffer to send and one to receive, both allocated ahead; a worker without a transceiver has
+    none.
     Source: TensorRT-LLM, CacheTransBufferManager::preAllocBufferSize.
     """
+    if engine.cache_transceiver_config is None:
+        return 0.0
     buffer_tokens = engine.cache_transceiver_config.max_tokens_in_buffer
     if buffer_tokens is None:
         return 2 * UNSIZED_BUFFER_BYTES

@@ -29,6 +29,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured, in any order; the engine leaves out those that no batch reaches. null: it derives them from max_batch_size."),
     "cuda_graph_config.max_batch_size": ("sequences", "Largest captured batch size, from which the others are derived; null: that of batch_sizes, or 128 without them."),
     "cuda_graph_config.enable_padding": ("", "Whether a batch is padded to the next captured size."),
+    "cache_transceiver_config": ("", "KV transfers between the pools; null: none, as of aggregated workers."),
     "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
     "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer; null: the engine's default."),
     "cache_transceiver_config.transceiver_runtime": ("", "Runtime of the transfers; null: the engine's default."),

@@ -24,9 +24,15 @@ NEAR_KEY_SIMILARITY = 0.85
 """Least similarity of a known key that an unknown one is taken for. Chosen here: moe_confg leads to
 moe_config (0.95)."""
 
-_PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
-_PLAIN_ANNOTATION = re.compile(r"(?:<class '|Optional\[)(?:Annotated\[)?(bool|int|float)(?:'>|[\],])")
-"""Such as <class 'int'>, Optional[float] and Optional[Annotated[int, Gt(gt=0)]]."""
+_PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "NoneType": (),
+}
+_OUTER = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
+"""Such as Optional[...] and List[...], with what stands between the brackets."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,14 @@ class KeyFault:
 
 @dataclass(frozen=True)
 class Argument:
-    """Hold the type of an argument as Python writes it, and its allowed values; none where any is allowed."""
+    """Hold the type of an argument as Python writes it, and its allowed values; none where any is allowed.
+
+    They are not all that it takes where the engine reports an allow-list only, as it does of a free text.
+    """
 
     annotation: str
     allowed_values: tuple[str, ...]
+    takes_others: bool
 
 
 @dataclass(frozen=True)
@@ -111,13 +121,7 @@ def check_keys(keys: Mapping[str, Any], schema: KeySchema, group: str = "") -> I
 
 
 def _argument(row: Mapping[str, Any]) -> Argument:
-    """Return one argument, with its allowed values where they are all that it takes.
-
-    An allow-list is what the engine reports of a free text, and the literals of a union are beside other
-    types: use_kv_cache_manager_v2 is a bool or auto.
-    """
-    partial = row.get("converter") == "allowlist" or row["annotation"].startswith("Union[")
-    return Argument(row["annotation"], () if partial else tuple(row["allowed_values"]))
+    return Argument(row["annotation"], tuple(row["allowed_values"]), row.get("converter") == "allowlist")
 
 
 def _unknown(key: str, path: str, value: Any, known: frozenset[str], schema: KeySchema) -> Iterator[KeyFault]:
@@ -130,14 +134,51 @@ def _unknown(key: str, path: str, value: Any, known: frozenset[str], schema: Key
 
 
 def _value(path: str, value: Any, argument: Argument) -> Iterator[KeyFault]:
-    """Yield a value that is none of the allowed ones, or of another plain type. Null leaves the default."""
-    if value is None:
-        return
-    listed = value if isinstance(value, list) else [value]
-    wrong = [item for item in listed if argument.allowed_values and item not in argument.allowed_values]
-    if wrong:
-        yield KeyFault(path, repr(wrong[0]), f"one of {', '.join(argument.allowed_values)}", True)
-        return
-    plain = _PLAIN_ANNOTATION.match(argument.annotation)
-    if plain and type(value) not in _PLAIN_TYPES[plain[1]]:
-        yield KeyFault(path, repr(value), f"a value of type {plain[1]}", True)
+    """Yield a value that the argument does not take. Null leaves the default."""
+    if value is not None and not _takes(argument.annotation, value, argument):
+        yield KeyFault(path, repr(value), _expected(argument.annotation, argument), True)
+
+
+def _takes(annotation: str, value: Any, argument: Argument) -> bool:
+    """Return whether `annotation`, that of the argument or a part of it, takes a value."""
+    outer, parts = _outer_and_parts(annotation)
+    if outer in ("Optional", "Union"):
+        return any(_takes(part, value, argument) for part in parts)
+    if outer == "Annotated":
+        return _takes(parts[0], value, argument)
+    if outer in ("List", "Set"):
+        return isinstance(value, list | tuple) and all(_takes(parts[0], item, argument) for item in value)
+    if outer in _PLAIN_TYPES:
+        return type(value) in _PLAIN_TYPES[outer]
+    if not argument.allowed_values:
+        return True
+    return isinstance(value, str) and (argument.takes_others or value in argument.allowed_values)
+
+
+def _expected(annotation: str, argument: Argument) -> str:
+    """Return in words what `annotation` takes."""
+    outer, parts = _outer_and_parts(annotation)
+    if outer in ("Optional", "Union", "Annotated"):
+        kinds = parts[:1] if outer == "Annotated" else [part for part in parts if part != "NoneType"]
+        return " or ".join(dict.fromkeys(_expected(kind, argument) for kind in kinds))
+    if outer in ("List", "Set"):
+        return f"a list, each item {_expected(parts[0], argument)}"
+    allowed = ", ".join(argument.allowed_values)
+    if argument.takes_others:
+        return f"a text, such as one of {allowed}"
+    return f"a value of type {outer}" if outer in _PLAIN_TYPES else f"one of {allowed}"
+
+
+def _outer_and_parts(annotation: str) -> tuple[str, list[str]]:
+    """Return the outermost type of an annotation, and the types between its brackets."""
+    nested = _OUTER.fullmatch(annotation)
+    if nested is None:
+        return annotation.removeprefix("<class '").removesuffix("'>"), []
+    parts, depth = [""], 0
+    for character in nested[2]:
+        depth += (character in "[(") - (character in "])")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return nested[1], [part.strip() for part in parts]

@@ -22,7 +22,7 @@ from tune.engines.trtllm.trtllm_groups import (
     SchedulerConfig,
     absent_key,
 )
-from tune.spec.base import PositiveInt
+from tune.spec.base import Count, PositiveInt
 from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, Meaning, SettingName
 
 Generation = Literal["flat", "nested_1_0", "nested"]
@@ -71,7 +71,7 @@ class TrtLlmEngine(Engine):
     tensor_parallel_size: PositiveInt
     pipeline_parallel_size: PositiveInt = 1
     context_parallel_size: PositiveInt | None = absent_key()
-    max_batch_size: PositiveInt
+    max_batch_size: Count
     max_num_tokens: PositiveInt
     max_seq_len: PositiveInt
     disable_overlap_scheduler: bool | None
@@ -79,7 +79,7 @@ class TrtLlmEngine(Engine):
     stream_interval: PositiveInt | None = None
     kv_cache_config: KvCacheConfig
     cuda_graph_config: CudaGraphConfig | None
-    cache_transceiver_config: CacheTransceiverConfig
+    cache_transceiver_config: CacheTransceiverConfig | None
     scheduler_config: SchedulerConfig | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -174,9 +174,32 @@ class TrtLlmEngine(Engine):
         return self.model_copy(update={"cuda_graph_config": graphs})
 
     @property
+    def expert_parallel(self) -> int:
+        """Return moe_expert_parallel_size, or what moe_tensor_parallel_size leaves of TP, else 1.
+
+        Source: TensorRT-LLM, mapping.py.
+        """
+        ranks = self.tensor_parallel * self.context_parallel
+        groups, shards = (self.extra.get(f"moe_{kind}_parallel_size") for kind in ("expert", "tensor"))
+        if type(groups) is int and groups > 0:
+            return min(groups, ranks)
+        return max(ranks // shards, 1) if type(shards) is int and shards > 0 else 1
+
+    @property
     def attends_by_rank(self) -> bool:
         """Return whether attention data parallelism is on: then batch and KV cache are those of one rank."""
         return bool(self.extra.get("enable_attention_dp"))
+
+    @property
+    def draft_tokens(self) -> int:
+        """Return the tokens that a step checks beside that of each sequence (speculative decoding), else 0.
+
+        MTP's older name for max_draft_len is num_nextn_predict_layers (llm_args.py).
+        """
+        config = self.extra.get("speculative_config")
+        stated = dict(config) if isinstance(config, Mapping) else {}
+        drafts = stated.get("max_draft_len", stated.get("num_nextn_predict_layers"))
+        return drafts if type(drafts) is int else 0
 
     @property
     def untimed(self) -> Mapping[str, str]:

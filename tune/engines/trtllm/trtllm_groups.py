@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from tune.spec.base import Fraction, FrozenModel, PositiveInt
+from tune.spec.base import Count, Fraction, FrozenModel, PositiveInt
 from tune.spec.engine import KvDtype
 
 CapacityPolicy = Literal["GUARANTEED_NO_EVICT", "MAX_UTILIZATION", "STATIC_BATCH"]
@@ -57,8 +57,8 @@ class CudaGraphConfig(EngineGroup):
     so it is given these as a list.
     """
 
-    batch_sizes: Annotated[tuple[PositiveInt, ...] | None, AfterValidator(_sorted_once)] = absent_key()
-    max_batch_size: PositiveInt | None = absent_key()
+    batch_sizes: Annotated[tuple[Count, ...] | None, AfterValidator(_sorted_once)] = absent_key()
+    max_batch_size: Count | None = absent_key()
     enable_padding: bool = False
 
     @property
@@ -74,7 +74,7 @@ class CacheTransceiverConfig(EngineGroup):
 
     max_tokens_in_buffer: PositiveInt | None = absent_key()
     backend: Literal["DEFAULT", "UCX", "NIXL", "MPI", "MOONCAKE"] = "DEFAULT"
-    transceiver_runtime: Literal["CPP", "PYTHON"] | None = absent_key()
+    transceiver_runtime: Literal["CPP", "PYTHON", "auto"] | None = absent_key()
 
 
 class SchedulerConfig(EngineGroup):

@@ -1,7 +1,7 @@
 """Render the process of a TensorRT-LLM worker in Dynamo.
 
 In dynamo_v0 the worker that answers first relays the other's stream, and a flag says which one that is; in
-dynamo_v1 the frontend routes, and there is no such flag.
+dynamo_v1 the frontend routes, and there is no such flag. A worker without a mode is an aggregated one.
 Source: Dynamo, components/backends/trtllm/multinode (f9b1757, 4593479); components/src/dynamo/trtllm/
 backend_args.py (1.x).
 """
@@ -12,8 +12,11 @@ from tune.engines.dynamo.dynamo_environment import dynamo_environment, opens_sys
 from tune.engines.dynamo.dynamo_frontends import publishes_kv_events
 from tune.manifest.process import PLAN_DIR, Port, Process, dynamo_program, log_path
 from tune.spec.cluster import ClusterFacts
-from tune.spec.split import WorkerPlacement
+from tune.spec.split import ROLES, WorkerPlacement
 from tune.spec.trial import TrialSpec
+
+RANK_LAUNCHER = "trtllm-llmapi-launch"
+"""Program that starts the ranks of a worker's MPI job. Source: TensorRT-LLM, tensorrt_llm/llmapi."""
 
 _FIRST_PROXY_PORT = 10012
 """Port of the proxy of a worker on GPU 0. Workers that share a node have one each, by their first GPU.
@@ -44,18 +47,20 @@ def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement)
     """Return one worker, an MPI job with a rank on each of its GPUs."""
     name, node = f"{placed.role}_w{placed.index}", placed.nodes[0]
     config = f"{PLAN_DIR}/{placed.role}.yaml"
-    env = trtllm_environment(spec, facts) | {"DISAGGREGATION_MODE": placed.role, "ENGINE_CONFIG": config}
+    mode = ("--disaggregation-mode", placed.role) if placed.role in ROLES else ()
+    env = trtllm_environment(spec, facts) | ({"DISAGGREGATION_MODE": placed.role} if mode else {})
+    env |= {"ENGINE_CONFIG": config}
     visible = placed.gpus_on(node)
     if len(visible) < spec.hardware.gpus_per_node:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in visible)
         env["TLLM_SPAWN_PROXY_PROCESS_IPC_ADDR"] = f"tcp://127.0.0.1:{_FIRST_PROXY_PORT + visible[0]}"
     argv: tuple[str, ...] = (
-        *(dynamo_program(facts, program) for program in ("trtllm-llmapi-launch", "python3")),
+        *(dynamo_program(facts, program) for program in (RANK_LAUNCHER, "python3")),
         *("-m", "dynamo.trtllm"),
         *("--model-path", facts.model_path, "--served-model-name", spec.model.served_name),
-        *("--extra-engine-args", config, "--disaggregation-mode", placed.role),
+        *("--extra-engine-args", config, *mode),
     )
-    if spec.stack.dynamo == "v0":
+    if mode and spec.stack.dynamo == "v0":
         argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
     if publishes_kv_events(spec):
         argv += ("--publish-events-and-metrics",)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from tune.engines.key_shapes import COUNT, COUNTS, GPUS, MAPPING, TEXT, KeyPlace, Shape
 from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation
 from tune.engines.trtllm.trtllm_groups import LARGEST_GRAPH_BY_DEFAULT, flat_graph_sizes
@@ -39,6 +40,18 @@ _WORKER_OPTIONS: Mapping[str, tuple[str, type]] = {
 Source: ai-dynamo/dynamo, components/src/dynamo/trtllm (backend_args.py, llm_worker.py)."""
 
 _GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size")
+
+READ_SHAPES: Sequence[tuple[KeyPlace, Shape]] = (
+    *(((name,), GPUS) for name in _GPUS),
+    *(((name,), COUNT) for name in ("max_num_tokens", "max_seq_len", "cuda_graph_max_batch_size")),
+    (("cuda_graph_batch_sizes",), COUNTS),
+    *(((name,), MAPPING) for name in ("kv_cache_config", "cache_transceiver_config", "cuda_graph_config")),
+    (("cache_transceiver_config", "backend"), TEXT),
+    (("cache_transceiver_config", "max_tokens_in_buffer"), COUNT),
+    (("cache_transceiver_config", _FLAT_TRANSFER_TOKENS), COUNT),
+    (("cuda_graph_config", "batch_sizes"), COUNTS),
+)
+"""What the functions of this module expect of the keys that they read."""
 
 
 def generation_of_keys(keys: Mapping[str, Any]) -> Generation:

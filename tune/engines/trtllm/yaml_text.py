@@ -32,7 +32,7 @@ def written_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]
     """Return the keys and values of one engine's YAML without a check whether the generation has them."""
     keys = _shared_keys(engine)
     keys |= _flat_keys(engine) if generation == "flat" else _nested_keys(engine)
-    if generation == "nested_1_0":
+    if generation == "nested_1_0" and engine.cache_transceiver_config:
         keys["cache_transceiver_config"]["backend"] = engine.cache_transceiver_config.backend.lower()
     if engine.scheduler_config is not None:
         scheduler = engine.scheduler_config
@@ -56,7 +56,7 @@ def engine_yaml(engine: TrtLlmEngine, generation: Generation) -> str:
     except yaml.representer.RepresenterError as error:
         raise ConfigurationError(
             f"extra: found a value that YAML cannot write ({error.args[-1]!r}), expected plain numbers, "
-            "texts, lists and mappings. Change prefill.extra or decode.extra."
+            "texts, lists and mappings. Change `extra` of the pool."
         ) from error
 
 
@@ -66,10 +66,10 @@ def _reject_clashes(engine: TrtLlmEngine, generation: Generation) -> None:
             f"{path}: found {found!r}, expected no such key: {reason}. Remove it and use the typed setting, "
             "or today's name with another stack."
         )
-    backend = engine.cache_transceiver_config.backend
-    if generation == "flat" and backend != "DEFAULT":
+    transceiver = engine.cache_transceiver_config
+    if generation == "flat" and transceiver and transceiver.backend != "DEFAULT":
         raise ConfigurationError(
-            f"cache_transceiver_config.backend: found {backend}, expected DEFAULT: the flat "
+            f"cache_transceiver_config.backend: found {transceiver.backend}, expected DEFAULT: the flat "
             "engine YAML has no key for it. Use stack=dynamo_v1, or DEFAULT."
         )
 
@@ -91,15 +91,16 @@ def _shared_keys(engine: TrtLlmEngine) -> dict[str, Any]:
 
 
 def _flat_keys(engine: TrtLlmEngine) -> dict[str, Any]:
-    buffer, graphs = engine.cache_transceiver_config.max_tokens_in_buffer, engine.cuda_graph_config
+    transceiver, graphs = engine.cache_transceiver_config, engine.cuda_graph_config
+    buffer = transceiver and transceiver.max_tokens_in_buffer
     keys: dict[str, Any] = {"kv_cache_dtype": engine.kv_cache_config.dtype}
     if graphs is not None:
         keys |= {"use_cuda_graph": True, "cuda_graph_padding_enabled": graphs.enable_padding}
         keys["cuda_graph_batch_sizes"] = list(graphs.sizes)
-    return keys | {
-        "kv_cache_config": engine.kv_cache_config.model_dump(exclude={"dtype"}),
-        "cache_transceiver_config": {} if buffer is None else {"max_num_tokens": buffer},
-    }
+    keys |= {"kv_cache_config": engine.kv_cache_config.model_dump(exclude={"dtype"})}
+    if transceiver:
+        keys |= {"cache_transceiver_config": {} if buffer is None else {"max_num_tokens": buffer}}
+    return keys
 
 
 def _nested_keys(engine: TrtLlmEngine) -> dict[str, Any]:
@@ -108,7 +109,8 @@ def _nested_keys(engine: TrtLlmEngine) -> dict[str, Any]:
         "cuda_graph_config": graphs
         and {"enable_padding": graphs.enable_padding, **_sizes(graphs), **graphs.other_keys},
         "kv_cache_config": engine.kv_cache_config.model_dump(),
-        "cache_transceiver_config": {"backend": transceiver.backend, **transceiver.model_dump()},
+        "cache_transceiver_config": transceiver
+        and {"backend": transceiver.backend, **transceiver.model_dump()},
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tune.errors import ResumableError
 from tune.orchestrator.attempt import EXIT_INTERRUPTED, AllocateNodes, run_attempt
+from tune.orchestrator.held_timer import HeldTimer
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
 from tune.orchestrator.process_pool import ManagedProcesses
@@ -47,8 +48,10 @@ def run_attempts(
     the other attempts do not begin. Nothing that can be ended runs when this returns.
     """
     processes, code = ManagedProcesses(print_line, last=last), 0
+    held = HeldTimer(print_line)
     try:
         for attempt in attempts:
+            held.begin(attempt)
             code = run_attempt(
                 attempt, partial(_allocate_and_mark, allocate, attempt), launcher, print_line, processes
             )
@@ -62,6 +65,7 @@ def run_attempts(
         with defer_signals(last=True):
             if processes.running:
                 processes.stop()
+            held.end()
     return code
 
 

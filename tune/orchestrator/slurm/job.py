@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,17 @@ _TIMEOUT_S = 60.0
 """Seconds for a command of Slurm's to answer."""
 _ENDING_TIMEOUT_S = 4.0
 """Seconds for a command to answer while the job ends: less than KillWait, after which Slurm kills."""
+
+_ALL_NODES_ANSWER_S = 10.0
+"""Seconds for a step on all nodes. srun names a node that it cannot reach after some seconds; one that
+answers starts a step within one."""
+
+_UNREACHED = re.compile(
+    r"srun: error: Task launch for StepId=\S+ failed on node ([\w.-]+?): (?:Communication connection failure"
+    r"|Socket timed out|Zero Bytes were transmitted|Unable to contact)"
+)
+"""srun's words on a node that it cannot reach. Source: Slurm, src/plugins/launch/slurm/launch_slurm.c and
+src/common/slurm_errno.c; seen in 22.05."""
 
 NODE_FAIL = "NODE_FAIL"
 _COMPLETING = {"NodeDown": NODE_FAIL, "TimeLimit": "TIMEOUT", "None": "CANCELLED"}
@@ -89,6 +101,39 @@ class SlurmJob:
         except ResumableError:  # the caller reports the failure that it observed
             return None
         return Revocation(reason) if reason else None
+
+    def silent_nodes(self, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the nodes on which srun starts nothing, as it cannot reach them; none where all answer.
+
+        `environment` is that of srun. Slurm itself marks a node as down only after SlurmdTimeout, 300 s by
+        default. srun says within seconds which node it does not reach, but may wait for that node until it is
+        stopped.
+        """
+        step = ("srun", "--overlap", "--overcommit", "--mpi=none", "--ntasks-per-node=1", "--input=none")
+        with defer_signals(last=False):
+            try:
+                asked = subprocess.Popen(
+                    (*step, f"--nodelist={self.node_list}", "true"),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                )
+            except OSError:  # the caller reports the failure that it observed
+                return ()
+            with asked:
+                said = _said_within(asked, _ALL_NODES_ANSWER_S)
+        return tuple(dict.fromkeys(_UNREACHED.findall(said)))
+
+
+def _said_within(process: subprocess.Popen[bytes], within_s: float) -> str:
+    """Return what a process writes to its standard error; end it where it runs for longer than `within_s`."""
+    for end in (process.terminate, process.kill):
+        try:
+            return process.communicate(timeout=within_s)[1].decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            end()
+    return process.communicate()[1].decode("utf-8", "replace")
 
 
 def current_job(environment: Mapping[str, str]) -> SlurmJob:

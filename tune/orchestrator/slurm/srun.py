@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tune.core.files import no_link
+from tune.manifest.process import OUTSIDE_IMAGE
 from tune.manifest.srun_step import JOB_VARIABLES, WITHOUT_SLURM, srun_words
 from tune.orchestrator.launcher import ProcessHandle, ResolvedProcess, die_with_parent
 from tune.orchestrator.preflight import program_path
@@ -53,7 +54,7 @@ def step_command(resolved: ResolvedProcess) -> list[str]:
         *srun_words(
             process,
             ",".join(resolved.hosts),
-            container=resolved.container if process.role != "client" else (),
+            container=resolved.container if process.role not in OUTSIDE_IMAGE else (),
             gpus_per_node=resolved.gpus_per_node,
             srun_options=resolved.srun_options,
             mpi=resolved.mpi,
@@ -83,7 +84,7 @@ class SrunLauncher:
         Only the main thread may call this, as die_with_parent requires.
         """
         environment = srun_environment(self._environment, resolved)
-        in_image = resolved.container and resolved.process.role != "client"
+        in_image = resolved.container and resolved.process.role not in OUTSIDE_IMAGE
         if resolved.process.node_index == 0 and not in_image:
             environment["TMPDIR"] = str(self._temporary)
         if resolved.process.role == "client":
@@ -110,10 +111,17 @@ class SrunLauncher:
         self._revocation = self._job.revocation()
         return f"stopped by Slurm: {self._revocation.text}" if self._revocation else None
 
-    def failed_nodes(self, error: str) -> tuple[str, ...]:
-        """Return the nodes that are down, or that srun blames in the text `error` of a failure."""
+    def failed_nodes(self, error: str, *, revoked: bool) -> tuple[str, ...]:
+        """Return the nodes that are down, or that srun blames in the text `error` of a failure.
+
+        Where neither names one, and the job is not `revoked`, all nodes are asked: the processes of a lost
+        node are seen to end, or to answer no more, before Slurm misses the node.
+        """
         down = self._revocation.failed_nodes if self._revocation else ()
-        return tuple(dict.fromkeys((*down, *_BLAMED.findall(error))))
+        blamed = tuple(dict.fromkeys((*down, *_BLAMED.findall(error))))
+        if blamed or revoked:
+            return blamed
+        return self._job.silent_nodes(step_environment(self._environment, "sample", JOB_VARIABLES))
 
     def nodes_clean(self) -> bool:
         """Return whether every step has ended: a process that the kernel cannot end keeps its step."""

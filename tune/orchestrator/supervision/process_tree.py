@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REAP_INTERVAL_S = 0.01
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Make this process the parent of every descendant whose own parent ends, at any depth."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -64,7 +64,7 @@ def descendants(ancestor: int) -> tuple[int, ...]:
 def kill_descendants() -> int:
     """Kill and reap everything below this process until none is left; return how many were killed.
 
-    No other code may wait for a child meanwhile. Orphans are seen only after `adopt_orphans`.
+    No other code may wait for a child meanwhile. Orphans are seen only after `become_subreaper`.
     """
     killed: set[int] = set()
     while living := descendants(os.getpid()):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGALRM)
 """Signals that stop an orchestrator.
 
-Slurm sends SIGUSR2 before the time limit of a job (tune/deploy/job_script.py).
+Slurm sends SIGUSR2 before the time limit of a job (tune/deploy/job_script.py). SIGALRM comes at the limit of
+an attempt (tune/records/attempt_limit.py).
 """
 
 

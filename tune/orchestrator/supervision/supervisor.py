@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tune.orchestrator.supervision.process_tree import adopt_orphans, kill_descendants, signal_on_parent_death
+from tune.orchestrator.supervision.process_tree import (
+    become_subreaper,
+    kill_descendants,
+    signal_on_parent_death,
+)
 from tune.orchestrator.supervision.scratch import make_scratch, remove_unused_scratch
 from tune.orchestrator.supervision.signals import STOP_SIGNALS, raise_first_signal
 
@@ -31,7 +35,7 @@ def run_supervised(work: Callable[[Path], int], parent: int | None, *, external_
     ended. Where this process is killed itself, the kernel signals `work` to stop.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    adopt_orphans()
+    become_subreaper()
     scratch = make_scratch()
     supervisor = os.getpid()
     worker = os.fork()
@@ -69,7 +73,7 @@ def _run_worker(work: Callable[[Path], int], scratch: Path, supervisor: int) -> 
     """Run `work` as the child and end the process with its exit code."""
     code = 3
     try:
-        adopt_orphans()
+        become_subreaper()
         signal_on_parent_death(signal.SIGTERM, supervisor)
         handler = raise_first_signal()
         for number in STOP_SIGNALS:

@@ -100,7 +100,7 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
 def _rates_shown(outcome: Outcome) -> tuple[float, float]:
     """Return the ends of the axis: every marked rate, and room for a label on both sides."""
     rates = outcome.capacity_qps
-    marked = [probe.target_qps for probe in outcome.probes]
+    marked = [probe.offered_qps for probe in outcome.probes]
     marked += [qps for qps in (rates.low, rates.high, rates.estimate) if qps]
     low, high = min(marked), max(marked)
     room = max(0.55 * (high - low), 0.02 * high)

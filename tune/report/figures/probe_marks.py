@@ -22,6 +22,7 @@ MARKS: dict[ProbeStatus, tuple[str, str, str]] = {
     "held": ("circle", "circle-open", FEASIBLE),
     "missed": ("x-thin", "x-thin", VIOLATED),
     "aborted": ("triangle-up-open", "triangle-up-open", VIOLATED),
+    "too short": ("circle-open-dot", "circle-open-dot", QUIET),
     "invalid": ("diamond-open", "diamond-open", QUIET),
 }
 """Symbol of a full run, symbol of a short run, and colour, by the status of the probe."""
@@ -116,7 +117,7 @@ def _hover(outcome: Outcome, index: int, slo: Slo) -> str:
         *_latency_lines(probe, slo),
     ]
     if probe.spread:
-        lines.append(f"SLO held in {probe.spread.slo_held} of {probe.spread.shuffles} shuffles")
+        lines.append(f"SLO held in {probe.spread.slo_met} of {probe.spread.shuffles} shuffles")
     if probe.reason:
         lines += [html.escape(line, quote=False) for line in textwrap.wrap(probe.reason, HOVER_CHARACTERS)]
     return "<br>".join(lines)

@@ -19,6 +19,7 @@ from tune.report.other_kind_text import other_kind_sentence, prediction_errors
 from tune.report.recommended import (
     RecommendedConfiguration,
     configuration_label,
+    load_at,
     recommended_configuration,
     verified_or_offered_qps,
 )
@@ -118,11 +119,12 @@ def _command_title(recommended: RecommendedConfiguration) -> str:
 
 def _headline(study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration) -> str:
     """Return what to deploy and what it gives, as a sentence for people who read nothing else."""
+    load = load_at(recommended.rate_qps, recommended.trial)
     return (
         f"Deploy {describe_workers(recommended.label)}: "
         f"{formatting.format_figure(recommended.output_tps, 4)} output tokens/s, "
         f"{formatting.format_figure(recommended.output_tps_per_gpu, 4)} per GPU, at "
-        f"{recommended.rate_qps:.4g} queries/s{_against_baseline(study, outcomes, recommended)}."
+        f"{load}{_against_baseline(study, outcomes, recommended)}."
     )
 
 
@@ -212,7 +214,7 @@ def _closest(
     headline = (
         f"{so_far}No configuration held every limit{' in every shuffle' if in_some else ''}. The closest, "
         f"{describe_workers(configuration_label(top, study))} at "
-        f"{verified_or_offered_qps(top):.4g} queries/s, {result}."
+        f"{load_at(verified_or_offered_qps(top), top)}, {result}."
     )
     texts = formatting.overrides(top)
     return Answer(

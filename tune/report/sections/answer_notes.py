@@ -8,7 +8,7 @@ from tune.analysis.hold_probability import hold_probability
 from tune.analysis.model_error_sources import covered_frac
 from tune.analysis.range_ends import range_ends
 from tune.analysis.shuffles import NEAR_FRAC
-from tune.analysis.slo import figure_s
+from tune.analysis.slo import figure_s, share_text
 from tune.records.confirmation import SUFFIX, Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
@@ -22,7 +22,13 @@ from tune.report.confirmation_text import (
 )
 from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
 from tune.report.range_end_text import describe_ends, widening_command
-from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
+from tune.report.recommended import (
+    RecommendedConfiguration,
+    configuration_label,
+    load_at,
+    verified_or_offered_qps,
+)
+from tune.report.run_check_text import off_phrases
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import baseline_trial, limit_shares, slo_clause, tightest_limit
 from tune.report.verdict_robustness import is_uncertain, verdict_notes
@@ -38,7 +44,7 @@ def measured_latencies(study: StudyRecord, outcome: Outcome) -> str:
         )
         share = shares.get(limit.label)
         allowed = f" of {limit.show(limits_s[limit])}" if limit in limits_s else ", no limit"
-        used = "" if share is None else f" ({share * 100:,.0f} %)"
+        used = "" if share is None else f" ({share_text(share).removesuffix(' of')})"
         phrases.append(f"{limit.label} {value}{allowed}{used}")
     return "; ".join(phrases)
 
@@ -50,7 +56,7 @@ def baseline_fact(
     baseline = baseline_trial(study, outcomes)
     if baseline is None or len(outcomes) < 2:
         return []
-    name = f"{configuration_label(baseline, study)} at {verified_or_offered_qps(baseline):.4g} queries/s"
+    name = f"{configuration_label(baseline, study)} at {load_at(verified_or_offered_qps(baseline), baseline)}"
     if baseline.trial_id == recommended.trial.trial_id:
         return [("Baseline", f"{name} is the recommended configuration: no other trial was better.")]
     if baseline.output_tps_per_gpu is None:
@@ -88,7 +94,7 @@ def _held(trial: Outcome, study: StudyRecord) -> str:
     uncertain = "Uncertain: the" if is_uncertain(trial, study.slo) else "The"
     probability = hold_probability(trial.spread)
     return (
-        f"{uncertain} SLO holds in {trial.spread.slo_held} of {trial.spread.shuffles} shuffles, in another "
+        f"{uncertain} SLO holds in {trial.spread.slo_met} of {trial.spread.shuffles} shuffles, in another "
         f"one with probability {100 * probability.estimate:.0f} %"
     )
 
@@ -104,6 +110,7 @@ def answer_notes(
     notes = [
         *_confirmation_notes(study, outcomes, recommended, confirmation),
         *([] if recommended.confirmed else _notes_on_its_run(study, outcomes, trial)),
+        *_check_notes(trial),
         *_bottleneck_notes(trial),
         *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
@@ -137,6 +144,7 @@ def closest_notes(study: StudyRecord, top: Outcome, *, is_missed: bool) -> list[
     notes = [
         *_capacity_note(top),
         *verdict_notes([], top, study.slo, study.space),
+        *_check_notes(top),
         *_bottleneck_notes(top),
     ]
     if not is_missed:
@@ -157,7 +165,7 @@ def _confirmation_notes(
         return []
     if confirmation:
         return [confirmation_sentence(study, outcomes, confirmation)]
-    if study.name.endswith(SUFFIX) or study.search.name == "grid" or len(outcomes) < 2:
+    if study.name.endswith(SUFFIX) or study.search.traits.exhaustive or len(outcomes) < 2:
         return []
     return [
         "The best of many trials is partly the luckiest one, so its figures are probably too good. For a "
@@ -171,6 +179,11 @@ def _capacity_note(top: Outcome) -> list[str]:
     if not is_capacity_search(top):
         return []
     return [f"Capacity search on one deployment: {describe_capacity(top)}. Cost: {describe_cost(top)}."]
+
+
+def _check_notes(top: Outcome) -> list[str]:
+    """Return what the run of a trial did not measure as meant; nothing where no check is off."""
+    return [f"Not measured as meant: {phrase}." for phrase in off_phrases(top)]
 
 
 def _bottleneck_notes(top: Outcome) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import HypothesisPosterior, Interval, PosteriorSummary, TrialPosterior
 from tune.records.proposals import Proposal
@@ -74,10 +75,30 @@ def learned_section(
     outcomes: Sequence[Outcome],
     posterior: PosteriorSummary,
     proposals: Sequence[Proposal],
+    confirmation: Confirmation | None = None,
 ) -> LearnedSection:
-    """Return the section for a posterior. `outcomes` holds each trial once."""
+    """Return the section for a posterior.
+
+    Parameters
+    ----------
+    study
+        The record of the study.
+    outcomes
+        Each trial once.
+    posterior
+        What the search learned.
+    proposals
+        What the search expected of each trial.
+    confirmation
+        What decided between the trials, None before.
+
+    Returns
+    -------
+    LearnedSection
+        Sentences, pictures and tables.
+    """
     pairs = prediction_pairs(outcomes, proposals)
-    rival = rival_sentence(study, outcomes, posterior)
+    rival = None if confirmation else rival_sentence(study, outcomes, posterior)
     return LearnedSection(
         gain=" ".join(filter(None, [gain_sentence(posterior), rival])),
         summary=learned_sentences(posterior),

@@ -81,15 +81,17 @@ def _latency_tile(limit: LatencyLimit, slo: Slo, top: Outcome) -> Tile:
     )
 
 
-def _rate_tile(rate_qps: float, trial: Outcome, *, is_guaranteed: bool) -> Tile:
+def _rate_tile(rate_qps: float | None, trial: Outcome, *, is_guaranteed: bool) -> Tile:
     """Return the tile of the rate: guaranteed, verified by a capacity search, or offered."""
+    completed_qps = formatting.format_figure(trial.completed_qps, 4)
+    if rate_qps is None:
+        return Tile("Closed loop", f"{trial.concurrency}", "users", f"{completed_qps} queries/s completed")
     value = f"{rate_qps:.4g}"
     if is_guaranteed:
         return Tile("Guaranteed rate", value, "queries/s", "confirmed on new deployments")
     rates = trial.capacity_qps
-    completed = f"{formatting.format_figure(trial.completed_qps, 4)} completed"
     if rates.low is None or not is_capacity_search(trial):
-        return Tile("Request rate", value, "queries/s", completed)
+        return Tile("Request rate", value, "queries/s", f"{completed_qps} completed")
     notes = [f"{rates.high:.4g} missed"] if rates.high else []
     notes += [f"estimated capacity {rates.estimate:.4g}"] if rates.estimate else []
-    return Tile("Verified rate", value, "queries/s", ", ".join(notes or [completed]))
+    return Tile("Verified rate", value, "queries/s", ", ".join(notes or [f"{completed_qps} completed"]))

@@ -17,6 +17,7 @@ from tune.report.capacity_text import (
     probe_status,
 )
 from tune.report.kind_label import kind_label
+from tune.report.run_check_text import RESULT_WORDS, check_title
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, LatencyMetric
@@ -127,6 +128,10 @@ def _row(
         "capacity": _capacity(outcome, study.slo),
         "spread": outcome.spread and _spread(outcome.spread, study.slo),
         "bottleneck": outcome.bottleneck and _bottleneck(outcome.bottleneck),
+        "checks": [
+            [check_title(check), RESULT_WORDS[check.result], check.found, check.threshold]
+            for check in outcome.checks
+        ],
     }
 
 
@@ -145,7 +150,7 @@ def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
 
 def _spread(spread: ShuffleSpread, slo: Slo) -> list[Any]:
     """Return shuffles, shuffles that held the SLO, and the spread of the figure of each limit shown."""
-    return [spread.shuffles, spread.slo_held, [_latency_spread(spread.of(limit)) for limit in slo.shown]]
+    return [spread.shuffles, spread.slo_met, [_latency_spread(spread.of(limit)) for limit in slo.shown]]
 
 
 def _latency_spread(spread: LatencySpread | None) -> list[float | None] | None:

@@ -165,6 +165,13 @@ function probeGrid(probes) {
   return grid("Probes, in the order run", ["verdict", "queries/s", "queries", ...DATA.limits.map((c) => headed(c.title, c.unit))], lines);
 }
 
+/* Whether a live run measured what was meant: each check, its result, what was found; what was expected where it is off. */
+function checkList(checks) {
+  const items = checks.map(([title, result, found, threshold]) =>
+    make("li", {}, make("strong", {}, `${title}: ${result}. `), found + (result === "off" ? ` (expected: ${threshold})` : "")));
+  return make("div", { class: "checks" }, make("p", {}, make("strong", {}, "Was this run what it was meant to be?")), make("ul", {}, ...items));
+}
+
 function bottleneckText([name, evidence, recommendations]) {
   const list = make("ul", {}, ...recommendations.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
   const found = make("p", {}, make("strong", {}, `Bottleneck: ${name}. `), evidence);
@@ -194,6 +201,7 @@ function details(trial) {
   if (trial.capacity) td.append(make("p", {}, make("strong", {}, "Capacity: "), trial.capacity.text, " ", make("button", { type: "button", "data-curve": trial.number }, "Show the load curve")));
   if (trial.bottleneck) td.append(bottleneckText(trial.bottleneck));
   td.append(cells);
+  if (trial.checks.length) td.append(checkList(trial.checks));
   if (trial.overrides) {
     const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");
     td.append(make("div", { class: "command" }, make("pre", { tabindex: "0" }, make("code", {}, text)), make("button", { type: "button", "data-copy": true }, "Copy")));

@@ -11,7 +11,9 @@ from tune.config import compose_overrides
 from tune.errors import ConfigurationError, ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.study.adoption import describe_adoption
+from tune.study.corrected_sweep import describe_correction
+
+pytestmark = pytest.mark.slow
 
 WORKERS = "sweep.space.prefill_workers"
 TOO_LARGE = (
@@ -42,7 +44,7 @@ def test_a_wider_range_adds_to_the_trials_on_record(tmp_path: Path) -> None:
     assert swept(tmp_path, 20, 22) == [20, 21, 22]
     before = folder_of(tmp_path).read_study()
     assert swept(tmp_path, 18, 24) == [20, 21, 22, 18, 19, 23, 24]
-    said = describe_adoption(before, folder_of(tmp_path))
+    said = describe_correction(before, folder_of(tmp_path))
     assert said is not None
     assert "0 are left aside" in said
     numbers = [outcome.number for outcome in folder_of(tmp_path).outcomes()]
@@ -50,13 +52,12 @@ def test_a_wider_range_adds_to_the_trials_on_record(tmp_path: Path) -> None:
     assert swept(tmp_path, 18, 24) == [20, 21, 22, 18, 19, 23, 24], "the same command again"
 
 
-@pytest.mark.slow
 def test_trials_that_are_no_points_are_left_aside_and_come_back(tmp_path: Path) -> None:
     swept(tmp_path, 20, 23)
     before = folder_of(tmp_path).read_study()
     lines = (tmp_path / "large" / "proposals.jsonl").read_text()
     assert swept(tmp_path, 22, 24) == [22, 23, 24]
-    said = describe_adoption(before, folder_of(tmp_path))
+    said = describe_correction(before, folder_of(tmp_path))
     assert said is not None
     assert said.startswith(
         "The sweep has changed: 3 trials on record are points of it and count, 2 are left aside"
@@ -112,8 +113,7 @@ def test_another_range_of_rates_keeps_the_trials_of_a_capacity_study(tmp_path: P
     assert len(second) == 4
 
 
-@pytest.mark.slow
-def test_measured_trials_are_adopted_and_not_run_again(tmp_path: Path) -> None:
+def test_measured_trials_are_kept_and_not_run_again(tmp_path: Path) -> None:
     words = ("+sweep=target_qps", "load.min_duration_s=120.0", "load.concatenate_permutation=false")
     words = (*words, "study.parallel=2", "sweep.space.target_qps.low=14.0", "study.n_trials=4")
     first = run_composed_study(tmp_path, (*words, "sweep.space.target_qps.high=15.0"))
@@ -125,7 +125,6 @@ def test_measured_trials_are_adopted_and_not_run_again(tmp_path: Path) -> None:
     assert again.submitted == 2
 
 
-@pytest.mark.slow
 def test_what_is_left_aside_counts_for_the_budget(tmp_path: Path) -> None:
     words = ("+sweep=target_qps", "load.min_duration_s=120.0", "load.concatenate_permutation=false")
     words = (*words, "study.baseline=false", "study.parallel=1", "study.n_trials=2", "study.name=large")

@@ -13,7 +13,7 @@ _OUTSIDE = ("command", "confirm")
 """Sources of trials that no sweep proposed: they always count."""
 
 
-def adopt_trials(folder: StudyFolder, recorded: StudyRecord, record: StudyRecord) -> StudyRecord:
+def keep_points_of_sweep(folder: StudyFolder, recorded: StudyRecord, record: StudyRecord) -> StudyRecord:
     """Return `record` with the trials left aside that are no points of its sweep.
 
     Parameters
@@ -49,7 +49,7 @@ def adopt_trials(folder: StudyFolder, recorded: StudyRecord, record: StudyRecord
     return record.model_copy(update={"aside": tuple(dict.fromkeys(aside))})
 
 
-def describe_adoption(before: StudyRecord | None, folder: StudyFolder) -> str | None:
+def describe_correction(before: StudyRecord | None, folder: StudyFolder) -> str | None:
     """Return how many trials a corrected sweep kept and left aside; None where the sweep is the same.
 
     `before` is the record of the study until now, None for a new study.
