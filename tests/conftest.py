@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from support.fake_deployment import consecutive_ports, free_ports
+from support.ports import port_overrides
 from support.required import cannot, cannot_run_slurm
 from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
@@ -88,21 +88,7 @@ def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
         cannot(f"no Dynamo in {venv}: make dynamo installs it")
     with (Path(tempfile.gettempdir()) / "tune-tests-dynamo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield _reached(venv)
-
-
-def _reached(venv: Path) -> tuple[str, ...]:
-    client, peer, nats, system = free_ports(4)
-    frontend = consecutive_ports(2)  # a second frontend listens on the next one
-    return (
-        *(f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}"),
-        *(f"stack.frontend_port={frontend}", f"stack.etcd_client_port={client}"),
-        *(
-            f"stack.etcd_peer_port={peer}",
-            f"stack.nats_port={nats}",
-            f"stack.system_port={system % 20000 + 10000}",
-        ),
-    )
+        yield (f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}", *port_overrides())
 
 
 @pytest.fixture(scope="session")

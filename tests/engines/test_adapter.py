@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_deployment import free_ports
 from support.other_engine import REFERENCE, OtherEngine
+from support.ports import free_ports
 
 from tune.backends.local import LocalBackend
 from tune.config import compose_overrides

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from support.composed import changed, composed
+from support.ports import free_ports
 from support.waiting import wait_for
 from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
@@ -58,27 +57,6 @@ def short_spec(frontend_port: int) -> TrialSpec:
         *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
     ]
     return changed(composed("stack=dynamo_v1", *load), f"stack.frontend_port={frontend_port}").trial_spec
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def consecutive_ports(count: int) -> int:
-    """Return the first of `count` consecutive ports that are free."""
-    while True:
-        with ExitStack() as opened:
-            first = opened.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            with suppress(OSError, OverflowError):
-                for port in range(first + 1, first + count):
-                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
-                return int(first)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from support.fake_deployment import free_ports
+from support.ports import port_overrides
 
 _FAKE = Path(__file__).with_name("fake_dynamo.py")
 _PROGRAMS = ("python3", "etcd", "nats-server", "trtllm-llmapi-launch")
@@ -58,7 +58,4 @@ def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:
         path.chmod(0o755)
     for service in ("etcd", "nats-server"):
         (folder / "services" / service).symlink_to(folder / "bin" / service)
-    names = ("frontend_port", "etcd_client_port", "etcd_peer_port", "nats_port", "system_port")
-    *ports, system = free_ports(len(names))
-    numbers = zip(names, (*ports, system % 20000 + 10000), strict=True)
-    return (f"cluster.dynamo_venv={folder}", *(f"stack.{name}={port}" for name, port in numbers))
+    return (f"cluster.dynamo_venv={folder}", *port_overrides())
