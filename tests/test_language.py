@@ -115,17 +115,25 @@ def tracked() -> tuple[str, ...]:
     return tuple(sorted(str(path) for path in found if not any(part[0] == "." for part in path.parts)))
 
 
-def modules(*tops: str) -> Iterator[tuple[str, ast.Module]]:
-    """Yield the name and the syntax tree of every Python file below the folders `tops`."""
+def modules(*tops: str) -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
+    """Yield the name and the nodes of every Python file below the folders `tops`, the module itself first."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(tops):
-            yield name, tree_of(name)
+            yield name, nodes_of(name)
 
 
 @cache
-def tree_of(name: str) -> ast.Module:
-    """Return the syntax tree of a Python file, parsed once in a process."""
-    return ast.parse(text_of(name))
+def nodes_of(name: str) -> tuple[ast.AST, ...]:
+    """Return definitions, imports and the module itself of a Python file, parsed once in a process."""
+    wanted = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.ImportFrom, ast.Import)
+    return tuple(node for node in ast.walk(ast.parse(text_of(name))) if isinstance(node, wanted))
+
+
+def body_of(nodes: tuple[ast.AST, ...]) -> list[ast.stmt]:
+    """Return the statements of a module."""
+    module = nodes[0]
+    assert isinstance(module, ast.Module)
+    return module.body
 
 
 def size(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -145,9 +153,9 @@ def missing_sections(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[s
 def used_elsewhere() -> set[tuple[str, str]]:
     """Return (module, name) of all that a package of tune imports from another; name "*" is the module."""
     used = set()
-    for file, tree in modules("tune/"):
+    for file, nodes in modules("tune/"):
         package = file.removesuffix(".py").split("/")[:2]
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[:2] != package:
                 used |= {(node.module, alias.name) for alias in node.names}
                 used |= {(f"{node.module}.{alias.name}", "*") for alias in node.names}
@@ -207,8 +215,8 @@ def test_no_file_has_a_conflict_of_a_merge_in_it() -> None:
 
 def test_docstrings_begin_with_a_verb() -> None:
     lines = []
-    for name, tree in modules("tune/", "benchmarks/"):
-        for node in ast.walk(tree):
+    for name, nodes in modules("tune/", "benchmarks/"):
+        for node in nodes:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node)
                 if docstring and not begins_with_verb(docstring):
@@ -219,9 +227,9 @@ def test_docstrings_begin_with_a_verb() -> None:
 def test_functions_for_other_packages_explain_their_arguments() -> None:
     used = used_elsewhere()
     lines = []
-    for name, tree in modules("tune/"):
+    for name, nodes in modules("tune/"):
         module = name.removesuffix(".py").replace("/", ".")
-        for node in tree.body:
+        for node in body_of(nodes):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
                 shared = bool({(module, node.name), (module, "*")} & used)
                 if shared and size(node) > MAX_PLAIN_ARGUMENTS and (missing := missing_sections(node)):
@@ -249,8 +257,8 @@ def test_no_two_modules_share_a_stem() -> None:
 
 def test_no_two_public_classes_or_functions_share_a_name() -> None:
     by_name = defaultdict(list)
-    for module, tree in modules("tune/"):
-        for node in tree.body:
+    for module, nodes in modules("tune/"):
+        for node in body_of(nodes):
             if (
                 isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
                 and not node.name.startswith("_")
@@ -263,8 +271,8 @@ def test_no_two_public_classes_or_functions_share_a_name() -> None:
 
 def test_no_test_module_imports_another() -> None:
     lines = []
-    for name, tree in modules("tests/"):
-        for node in ast.walk(tree):
+    for name, nodes in modules("tests/"):
+        for node in nodes:
             imported = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if any(part.startswith("test_") for module in imported for part in module.split(".")):
@@ -275,8 +283,8 @@ def test_no_test_module_imports_another() -> None:
 def test_tests_are_named_by_what_is_true() -> None:
     """A name is short enough to be read in a line of CI."""
     lines = []
-    for name, tree in modules("tests/"):
-        for node in ast.walk(tree):
+    for name, nodes in modules("tests/"):
+        for node in nodes:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 words = node.name.removeprefix("test_").split("_")
                 if len(words) > MAX_NAME_WORDS:
@@ -286,10 +294,10 @@ def test_tests_are_named_by_what_is_true() -> None:
 
 def test_files_and_functions_stay_short() -> None:
     lines = []
-    for name, tree in modules("tune/", "benchmarks/", "scripts/", "tests/"):
+    for name, nodes in modules("tune/", "benchmarks/", "scripts/", "tests/"):
         if (length := len(text_of(name).splitlines())) > MAX_FILE_LINES:
             lines.append(f"{name}: {length} lines; divide it by topic")
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 length = node.end_lineno - node.lineno + 1
                 if length > MAX_FUNCTION_LINES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from tune.engines.base import EngineAdapter, EngineFileReader
 from tune.engines.registry import adapter_named
 from tune.spec.engine import Engine
 from tune.spec.engine_table import ENGINES, settings_class
+
+
+@cache
+def code_of(path: Path) -> tuple[tuple[int, str], ...]:
+    """Return the words of a file's code, read once in a process."""
+    return tuple(words_of_code(path.read_text(encoding="utf-8")))
 
 
 def words_of_code(source: str) -> Iterator[tuple[int, str]]:
@@ -37,7 +44,7 @@ def test_only_the_table_names_an_engine_outside_of_its_package(root: Path) -> No
     names = re.compile("|".join(package.name for package in packages), re.IGNORECASE)
     naming: dict[str, list[int]] = {}
     for path in sorted((root / "tune").rglob("*.py")):
-        for line, word in words_of_code(path.read_text(encoding="utf-8")):
+        for line, word in code_of(path):
             if names.search(word) and path.parent not in [*packages, root / "tune" / "recipes"]:
                 naming.setdefault(path.relative_to(root).as_posix(), []).append(line)
     assert list(naming) == ["tune/spec/engine_table.py"], naming
@@ -49,7 +56,7 @@ def test_only_its_package_names_the_program_that_starts_ranks(root: Path) -> Non
     naming = {
         path.relative_to(root / "tune").parts[:2]
         for path in (root / "tune").rglob("*.py")
-        for _, word in words_of_code(path.read_text(encoding="utf-8"))
+        for _, word in code_of(path)
         if word in launchers
     }
     assert naming == {("engines", "trtllm")}

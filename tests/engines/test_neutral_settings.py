@@ -16,6 +16,7 @@ from tune.spec.engine_table import ENGINES
 SHORT = (
     *("load.min_queries=200", "load.min_duration_s=2.0", "load.concatenate_permutation=false"),
     *("prefill.scheduler_config=null", "decode.scheduler_config=null"),
+    *("prefill.disable_overlap_scheduler=false", "decode.enable_chunked_prefill=true"),
 )
 
 
@@ -26,8 +27,6 @@ def under_other_names(engine: Engine) -> OtherEngine:
         max_num_batched_tokens=engine.token_budget,
         max_model_len=engine.max_sequence_tokens,
         graphs=engine.graph_batch_sizes,
-        prefill_in_chunks=engine.chunks_prompts,
-        is_async=engine.overlaps_host_work,
     )
 
 

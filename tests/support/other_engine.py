@@ -9,11 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
-from tune.engines.base import EngineAdapter, TimeSteps, WorkerMetrics
+from tune.engines.base import EngineAdapter
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
-from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Port, Process, ProcessRole
 from tune.spec.cluster import ClusterFacts
@@ -51,8 +50,6 @@ class OtherEngine(Engine):
         "max_num_batched_tokens": ("tokens", "Most tokens in a step."),
         "max_model_len": ("tokens", "Longest prompt and answer together."),
         "graphs": ("sequences", "Batch sizes with a CUDA graph."),
-        "prefill_in_chunks": ("", "Whether a prompt may take several steps."),
-        "is_async": ("", "Whether the host prepares a step ahead."),
         "ports": ("port", "Port of each worker of the pool."),
     }
     GENERATIONS: ClassVar[tuple[str, ...]] = ("flags",)
@@ -62,28 +59,15 @@ class OtherEngine(Engine):
     max_num_batched_tokens: int
     max_model_len: int
     graphs: tuple[int, ...] = ()
-    prefill_in_chunks: bool = True
-    is_async: bool = True
     ports: tuple[int, ...] = ()
 
     loads_weights = property(lambda self: False)
-    pipeline_stages = property(lambda self: 1)
-    context_parallel = property(lambda self: 1)
     kv_dtype = property(lambda self: "fp8")
     kv_block_tokens = property(lambda self: 32)
-    reuses_kv_blocks = property(lambda self: False)
     batching = property(lambda self: "reserve_answers")
-    chunks_prompts = property(lambda self: self.prefill_in_chunks)
-    chunk_order = property(lambda self: "first_come")
-    overlaps_host_work = property(lambda self: self.is_async)
-    tokens_per_message = property(lambda self: 1)
+    chunks_prompts = property(lambda self: True)
+    overlaps_host_work = property(lambda self: True)
     graph_batch_sizes = property(lambda self: self.graphs)
-    captured_graph_sizes = property(lambda self: self.graphs)
-    pads_to_graphs = property(lambda self: bool(self.graphs))
-    passed_through = property(lambda self: {})
-
-    def with_graph_sizes(self, sizes: tuple[int, ...]) -> OtherEngine:
-        return self.model_copy(update={"graphs": sizes})
 
 
 @final
@@ -91,8 +75,6 @@ class StandIn(EngineAdapter):
     """Adapt an engine whose processes are all fake_dynamo.py, with the folder of the model as their state."""
 
     computes_tokens = True
-    needs_scratch = False
-    metrics = WorkerMetrics()
     package = "other-engine"
     versions = MappingProxyType({"dynamo_v1": "a stand-in"})
     signals = EngineSignals(
@@ -102,19 +84,9 @@ class StandIn(EngineAdapter):
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
     overridable = frozenset({"STAND_IN_LOG"})
-    image_steps = None
-
-    def check(self, spec: TrialSpec) -> tuple[()]:
-        return ()
 
     def kv_capacity_tokens(self, *_: object) -> int:
         return 1_000_000
-
-    def read_steps(self, *_: object) -> tuple[()]:
-        return ()
-
-    def recommend(self, *_: object) -> tuple[()]:
-        return ()
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         return {"STAND_IN_LOG": "quiet", "STAND_IN_STATE": facts.model_path}
@@ -126,25 +98,14 @@ class StandIn(EngineAdapter):
         return (self._process(spec, facts, "frontend", "frontend", spec.stack.frontend_port),)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
-        pool = spec.prefill if placed.role == "prefill" else spec.decode
-        assert isinstance(pool, OtherEngine)
-        name, port = f"{placed.role}_w{placed.index}", pool.ports[placed.index]
-        return self._process(spec, facts, name, placed.role, port)
-
-    def start_gap_s(self, spec: TrialSpec) -> float:
-        return 0.0
+        port = cast("OtherEngine", spec.engine(placed.role)).ports[placed.index]
+        return self._process(spec, facts, f"{placed.role}_w{placed.index}", placed.role, port)
 
     def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         return {"prefill": "prefill", "decode": "backend", "aggregated": "backend"}
 
     def files(self, spec: TrialSpec) -> dict[str, str]:
         return {"stand_in.txt": f"{spec.prefill.token_budget}\n"}
-
-    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
-        return Validators({})
-
-    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> dict[str, bytes]:
-        return {}
 
     def _process(
         self, spec: TrialSpec, facts: ClusterFacts, name: str, role: ProcessRole, port: int

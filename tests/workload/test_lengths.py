@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support.composed import composed
 
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
@@ -279,9 +280,9 @@ def test_missing_files_folders_and_binary_files_are_refused(tmp_path: Path) -> N
 
 
 def test_the_lengths_of_deepseek_r1_have_the_mean_of_the_reference() -> None:
-    composed = compose_overrides(("load=mlperf_deepseek_r1",)).settings.load
-    assert composed.dataset.path == "shipped:mlperf_deepseek_r1.csv"  # no path of one machine in a trial
-    inputs, outputs = request_lengths(composed, 4388)
+    load = composed("load=mlperf_deepseek_r1").load
+    assert load.dataset.path == "shipped:mlperf_deepseek_r1.csv"  # no path of one machine in a trial
+    inputs, outputs = request_lengths(load, 4388)
     assert outputs.mean() == pytest.approx(3886.2274, abs=5e-5)  # tokens a sample, as MLCommons states them
     assert (len(inputs), inputs.max(), outputs.max()) == (4388, 3140, 20000)
 
@@ -292,7 +293,7 @@ def test_a_file_that_does_not_come_with_tune_is_refused() -> None:
 
 
 def test_the_measured_prompts_come_with_answers_of_the_rank_of_their_reference() -> None:
-    measured = compose_overrides(("load=mlperf_llama3_1_405b",)).settings.load
+    measured = composed("load=mlperf_llama3_1_405b").load
     inputs, outputs = request_lengths(measured, 8313)
     assert (inputs.min(), inputs.max()) == (476, 19988)
     assert inputs.mean() == pytest.approx(9428.6447, abs=5e-5)
@@ -306,7 +307,7 @@ def test_the_measured_prompts_come_with_answers_of_the_rank_of_their_reference()
 @settings(max_examples=20)
 @given(samples=st.integers(1, 20_000))
 def test_any_number_of_measured_samples_keeps_the_pairs(samples: int) -> None:
-    base = compose_overrides(("load=mlperf_llama3_1_405b",)).settings.load.dataset
+    base = composed("load=mlperf_llama3_1_405b").load.dataset
     inputs, outputs = synthetic_lengths(base.model_copy(update={"samples": samples}))
     assert len(inputs) == len(outputs) == samples
     assert inputs.max() <= 19988

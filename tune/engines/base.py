@@ -3,7 +3,8 @@
 EngineModel says what an engine is: its rules, its memory, what to change in its settings. EngineLauncher says
 how its workers are launched behind Dynamo and what they show while they run. An EngineAdapter is both, and
 tune/spec/engine_table.py names it, beside the class of its settings. An adapter holds no state: its results
-depend on the arguments alone.
+depend on the arguments alone. It states what it has: a method with a body here returns what an engine without
+that has.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ class EngineModel(Protocol):
     @property
     def metrics(self) -> WorkerMetrics:
         """Return the names of the metrics of its workers."""
+        return WorkerMetrics()
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -150,15 +152,18 @@ class EngineModel(Protocol):
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of the engine that `spec` breaks, and every choice that costs something."""
+        return ()
 
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache that one worker holds, in whole blocks; 0 where no memory is left."""
 
     def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
         """Return the steps in the log of one worker, in their order; none in other lines."""
+        return ()
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of the engine that apply `remedy` to `spec`; none where it has none."""
+        return ()
 
 
 class EngineLauncher(Protocol):
@@ -170,6 +175,7 @@ class EngineLauncher(Protocol):
     @property
     def needs_scratch(self) -> bool:
         """Return whether its processes use the placeholder SCRATCH_DIR, which a container then mounts."""
+        return False
 
     @property
     def signals(self) -> EngineSignals:
@@ -178,6 +184,7 @@ class EngineLauncher(Protocol):
     @property
     def overridable(self) -> frozenset[str]:
         """Return the variables that it sets and a user may set otherwise: nothing depends on their values."""
+        return frozenset()
 
     @property
     def image_steps(self) -> str | None:
@@ -185,6 +192,7 @@ class EngineLauncher(Protocol):
 
         They read DYNAMO_COMMIT, ENGINE_COMMIT, PLATFORM, IMAGE and SQUASH_FILE.
         """
+        return None
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         """Return the variables that frontends and workers share."""
@@ -200,18 +208,22 @@ class EngineLauncher(Protocol):
 
     def start_gap_s(self, spec: TrialSpec) -> float:
         """Return the seconds between the starts of two workers that share a node; 0 where none are needed."""
+        return 0.0
 
     def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the name under which the workers of each role register, or several between commas."""
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the texts that the workers read, by file name in the plan."""
+        return {}
 
     def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
         """Return what in the engine's own software validates the command lines and files of `spec`."""
+        return Validators({})
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the binary files that the workers read, by file name in the plan."""
+        return {}
 
 
 @runtime_checkable

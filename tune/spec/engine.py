@@ -42,9 +42,10 @@ class Engine(WithEnvironment):
     """Hold the settings of every worker of one pool.
 
     Every engine has a subclass with fields of its own, named as its users know them. `KEYS` maps a neutral
-    property to the field that sets it. `MEANINGS` holds unit and meaning of every field by its
-    path. `GENERATIONS` names the generations of the engine's settings file, of which `stack.engine_yaml` is
-    one. `env` reaches every worker of the pool.
+    property to the field that sets it. `MEANINGS` holds unit and meaning of every field by its path.
+    `GENERATIONS` names the generations of the engine's settings file, of which `stack.engine_yaml` is one.
+    `env` reaches every worker of the pool. A property that is not abstract is that of an engine without the
+    feature: tensor parallelism alone, no CUDA graphs, no reuse of KV blocks.
     """
 
     KEYS: ClassVar[Mapping[SettingName, str]]
@@ -74,12 +75,12 @@ class Engine(WithEnvironment):
     @property
     def pipeline_stages(self) -> int:
         """Return the number of stages that the layers are divided into."""
-        return self._setting("pipeline_stages")
+        return self._setting("pipeline_stages") if "pipeline_stages" in self.KEYS else 1
 
     @property
-    @abstractmethod
     def context_parallel(self) -> int:
         """Return the number of groups of GPUs that the tokens of a sequence are divided over."""
+        return 1
 
     @property
     def expert_parallel(self) -> int:
@@ -122,9 +123,9 @@ class Engine(WithEnvironment):
         return True
 
     @property
-    @abstractmethod
     def reuses_kv_blocks(self) -> bool:
         """Return whether prompts that begin alike share blocks of the KV cache."""
+        return False
 
     @property
     @abstractmethod
@@ -137,9 +138,9 @@ class Engine(WithEnvironment):
         """Return whether a prompt may take several steps."""
 
     @property
-    @abstractmethod
     def chunk_order(self) -> ChunkOrder:
         """Return how a prefill step divides its token budget among prompts."""
+        return "first_come"
 
     @property
     @abstractmethod
@@ -147,34 +148,34 @@ class Engine(WithEnvironment):
         """Return whether the host prepares the next step while the GPUs run this one."""
 
     @property
-    @abstractmethod
     def tokens_per_message(self) -> int:
         """Return how many tokens a worker streams in one message."""
+        return 1
 
     @property
-    @abstractmethod
     def graph_batch_sizes(self) -> tuple[int, ...]:
         """Return the decode batch sizes for which a CUDA graph is asked; empty without CUDA graphs."""
+        return ()
 
     @property
-    @abstractmethod
     def captured_graph_sizes(self) -> tuple[int, ...]:
         """Return those of `graph_batch_sizes` that the engine captures, in ascending order.
 
         A size that no batch of the engine reaches is left out, or replaced by the largest batch.
         """
+        return self.graph_batch_sizes
 
     @property
-    @abstractmethod
     def pads_to_graphs(self) -> bool:
         """Return whether a batch is padded up to the next size with a CUDA graph."""
+        return bool(self.graph_batch_sizes)
 
-    @abstractmethod
     def with_graph_sizes(self, sizes: tuple[int, ...]) -> Self:
         """Return these settings with CUDA graphs of `sizes`, or with none where `sizes` is empty.
 
         Padding stays as it is; it is on where there were no graphs before.
         """
+        return self.model_copy(update={self.KEYS["graph_batch_sizes"]: sizes})
 
     @property
     def untimed(self) -> Mapping[str, str]:
@@ -182,6 +183,6 @@ class Engine(WithEnvironment):
         return {}
 
     @property
-    @abstractmethod
     def passed_through(self) -> Mapping[str, Any]:
         """Return the keys that reach the engine as they are, without a typed setting here."""
+        return {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import final
 
-from tune.engines.base import EngineAdapter, LoggedStep, Remedy, TimeSteps
+from tune.engines.base import EngineAdapter, Remedy, TimeSteps
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, SGLANG_METRICS, VLLM_METRICS
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS, PACKAGE
@@ -57,7 +57,6 @@ class DynamoMocker(EngineAdapter):
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
     overridable = OVERRIDABLE
-    image_steps = None
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
@@ -68,10 +67,6 @@ class DynamoMocker(EngineAdapter):
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache of the worker that a mock engine stands for."""
         return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
-
-    def read_steps(self, lines: Iterable[str]) -> Iterable[LoggedStep]:
-        """Return nothing: a mock engine computes no steps."""
-        return ()
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
         """Yield the settings of TensorRT-LLM that apply `remedy`."""
@@ -94,17 +89,9 @@ class DynamoMocker(EngineAdapter):
         cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, spec.engine(placed.role))
         return mock_worker(spec, facts, placed, cache_tokens)
 
-    def start_gap_s(self, spec: TrialSpec) -> float:
-        """Return 0: every worker is given its ports."""
-        return 0.0
-
     def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the names under which mock engines register. Source: Dynamo 1.6.1, mocker/args.py."""
         return {"prefill": "prefill", **dict.fromkeys(GENERATES_ANSWERS, "backend,tensorrt_llm")}
-
-    def files(self, spec: TrialSpec) -> Mapping[str, str]:
-        """Return nothing: mock engines take all their settings as flags."""
-        return {}
 
     def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
         """Return Dynamo's parsers. Source: Dynamo 1.6.1, components/src/dynamo/mocker/args.py."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
 
-from tune.engines.base import EngineAdapter, LoggedStep, Remedy, TimeSteps
+from tune.engines.base import EngineAdapter, LoggedStep, Remedy
 from tune.engines.dynamo.counters import VLLM_METRICS
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS, PACKAGE
@@ -57,7 +57,6 @@ class DynamoVllm(EngineAdapter):
     package = "vllm"
     versions = MappingProxyType({"dynamo_v1": "vLLM 0.23"})
     signals = SIGNALS
-    image_steps = None
     overridable = OVERRIDABLE | {"VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE"}
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
@@ -92,10 +91,6 @@ class DynamoVllm(EngineAdapter):
         """Return one worker."""
         return vllm_worker(spec, facts, placed)
 
-    def start_gap_s(self, spec: TrialSpec) -> float:
-        """Return 0: every worker is given its ports."""
-        return 0.0
-
     def components(self, spec: TrialSpec) -> Mapping[Role, str]:
         """Return the names under which workers register. Source: Dynamo 1.3.1, dynamo/vllm/args.py."""
         return {"prefill": "prefill", **dict.fromkeys(GENERATES_ANSWERS, "backend")}
@@ -110,10 +105,6 @@ class DynamoVllm(EngineAdapter):
         """Return Dynamo's parsers, of which that of the workers hands the rest to vLLM's own."""
         parsers: dict[str, tuple[str, ...]] = {"dynamo.vllm": ("dynamo.vllm.args:parse_args",)}
         return Validators(FRONTEND_PARSERS | parsers, packages=(PACKAGE, self.package))
-
-    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
-        """Return nothing: vLLM reads no tables."""
-        return {}
 
     def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
         """Return the arguments of vLLM among `words`, by their names."""

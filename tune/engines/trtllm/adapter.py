@@ -14,7 +14,6 @@ from tune.engines.base import (
     Histogram,
     LoggedStep,
     Remedy,
-    TimeSteps,
     WorkerMetrics,
 )
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUEST_S, REQUESTS
@@ -142,7 +141,6 @@ class TrtLlm(EngineAdapter):
     computes_tokens = True
     has_file = True
     rank_launcher = RANK_LAUNCHER
-    needs_scratch = False
     metrics = METRICS
     package = ENGINE_PACKAGE
     versions = VERSIONS
@@ -216,10 +214,6 @@ class TrtLlm(EngineAdapter):
     def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
         """Return Dynamo's parsers and TensorRT-LLM's class of arguments."""
         return trtllm_validators(spec, facts)
-
-    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
-        """Return nothing: TensorRT-LLM reads no tables."""
-        return {}
 
     def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
         """Return the keys that options of Dynamo's worker stand for."""
