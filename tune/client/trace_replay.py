@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
+from tune.client.answer_wait import AnswerWait
 from tune.client.http_exchange import Clock
 from tune.core.arrays import IntArray
 
 
-class TraceReplay:
+class TraceReplay(AnswerWait):
     """Stand in for LoadGen: issue each query when it is due, and wait until all are complete."""
 
     def __init__(self, arrival_ns: IntArray, clock: Clock) -> None:
+        super().__init__(len(arrival_ns))
         self._arrival_ns, self._clock = arrival_ns, clock
-        self._open = len(arrival_ns)
-        self._all_complete = threading.Event()
 
     def __str__(self) -> str:
         """Return the name by which lines of progress call the issuer of queries."""
@@ -33,13 +32,4 @@ class TraceReplay:
             if wait_ns > 0:
                 time.sleep(wait_ns * 1e-9)
             issue(position, position)
-        self._all_complete.wait()
-
-    def first_token(self, response_id: int) -> None:
-        """Note the first token of a query; the tracker has its time."""
-
-    def complete(self, response_id: int, output_tokens: int) -> None:
-        """Note the end of a query; one thread calls this."""
-        self._open -= 1
-        if not self._open:
-            self._all_complete.set()
+        self.wait_for_all()

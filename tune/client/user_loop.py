@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from tune.client.answer_wait import AnswerWait
 
-class UserLoop:
+
+class UserLoop(AnswerWait):
     """Stand in for LoadGen: issue a query for each of `users`, and the next one when an answer has ended."""
 
     def __init__(self, queries: int, users: int) -> None:
-        self._queries = self._open = queries
+        super().__init__(queries)
+        self._queries = queries
         self._idle_users = threading.Semaphore(users)
-        self._all_complete = threading.Event()
 
     def __str__(self) -> str:
         """Return the name by which lines of progress call the issuer of queries."""
@@ -26,14 +28,9 @@ class UserLoop:
         for position in range(self._queries):
             self._idle_users.acquire()
             issue(position, position)
-        self._all_complete.wait()
-
-    def first_token(self, response_id: int) -> None:
-        """Note the first token of a query; the tracker has its time."""
+        self.wait_for_all()
 
     def complete(self, response_id: int, output_tokens: int) -> None:
         """Note the end of a query, whose user sends the next one; one thread calls this."""
-        self._open -= 1
-        if not self._open:
-            self._all_complete.set()
+        super().complete(response_id, output_tokens)
         self._idle_users.release()

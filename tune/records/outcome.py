@@ -14,7 +14,7 @@ from tune.records.model_error import ModelError
 from tune.records.run_check import RunCheck
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.failure import FailureCause, FailureEvidence
-from tune.spec.load import load_text
+from tune.spec.load import load_text, require_rate
 from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, STATISTICS, LatencyLimit, LatencyMetric
 
 
@@ -76,9 +76,7 @@ class RunRecord(LatencyRecord):
     @property
     def offered_qps(self) -> float:
         """Return the rate of the run, queries/s; of a closed loop, which has none, ValueError."""
-        if self.target_qps is None:
-            raise ValueError("a closed loop offers no rate")
-        return self.target_qps
+        return require_rate(self.target_qps)
 
     @property
     def load(self) -> str:

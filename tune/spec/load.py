@@ -67,6 +67,13 @@ def load_text(target_qps: float | None, concurrency: int | None) -> str:
     return f"{concurrency} user{'s' if concurrency > 1 else ''}"
 
 
+def require_rate(target_qps: float | None) -> float:
+    """Return a rate, queries/s. Raises ValueError for the None of a closed loop, whose answers decide it."""
+    if target_qps is None:
+        raise ValueError("a closed loop offers no rate")
+    return target_qps
+
+
 class Trace(FrozenModel):
     """Hold how the arrival times in the dataset's file are read: `time_unit` is that of its numbers."""
 
@@ -210,9 +217,7 @@ class Load(FrozenModel):
     @property
     def offered_qps(self) -> float:
         """Return the mean rate of the arrivals, queries/s; of a closed loop, which has none, ValueError."""
-        if self.target_qps is None:
-            raise ValueError("a closed loop offers no rate")
-        return self.target_qps
+        return require_rate(self.target_qps)
 
     @property
     def text(self) -> str:
