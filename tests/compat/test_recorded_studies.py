@@ -56,13 +56,18 @@ def test_a_study_without_points_of_its_kinds_is_confirmed_by_its_trials(runs: Pa
     write_posterior(folder.root, posterior.model_copy(update={"kinds": kinds}))
     confirm = ConfirmSettings(configurations=3, repeats=2, confidence=0.95)
     chosen = select_candidates(folder, record, confirm)
-    assert len(chosen) == 3
+    assert len(chosen) in {2, 3}, "one of each kind that was measured"
     assert {each.trial_id for each in chosen} <= {outcome.trial_id for outcome in folder.outcomes()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("study", "code"), [("fixed", 0), ("capacity", 0), ("live", 1)])
-def test_a_recorded_study_is_reported(study: str, code: int, runs: Path) -> None:
+@pytest.mark.parametrize(
+    ("study", "code"), [("fixed", 0), ("capacity", 0), ("aggregated", 0), ("closed", 0), ("live", 1)]
+)
+def test_a_recorded_study_is_reported(study: str, code: int, runs: Path, version: str) -> None:
+    if study in {"aggregated", "closed"} and version == "0.2.0":
+        assert not (runs / study).exists()
+        return
     done = subprocess.run(
         [sys.executable, "-m", "tune", "action=report", f"study.name={study}"],
         cwd=runs.parent,

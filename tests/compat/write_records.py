@@ -47,6 +47,11 @@ COMMANDS = (
         *("+sweep=pd_split", "study.name=capacity", "load.mode=capacity", "search=surrogate"),
         *("study.n_trials=4", "load.min_queries=1000", *SHORT),
     ),
+    ("+sweep=disaggregation", "study.name=aggregated", "study.n_trials=4", "load.min_queries=1000", *SHORT),
+    (
+        *("+sweep=concurrency", "study.name=closed", "study.n_trials=3", "load.min_queries=500"),
+        *("load.dataset.samples=1000", "load.concatenate_permutation=false"),
+    ),
 )
 LIVE = HERE.parent / "data" / "live" / "2P1D"
 LIVE_TRIAL = (
