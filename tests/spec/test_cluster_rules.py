@@ -181,6 +181,22 @@ def test_placeholder_before_a_command_is_named(
     assert (finding.severity, finding.path) == ("error", "cluster.command_prefix.frontend[1]")
 
 
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"output": "/your/logs/%j.log"}, "cluster.output"),
+        ({"srun_env": {"ENROOT_CACHE_PATH": "/path/to/cache"}}, "cluster.srun_env.ENROOT_CACHE_PATH"),
+        ({"srun_options": ("--mpi=pmix", "--chdir=/your/folder")}, "cluster.srun_options[1]"),
+        ({"extra_sbatch": ("--comment=x", "--error=/path/to/log")}, "cluster.extra_sbatch[1]"),
+    ],
+)
+def test_placeholder_that_the_host_reads_is_named(
+    changes: dict[str, Any], path: str, shipped: Settings
+) -> None:
+    (finding,) = findings(shipped, container_mounts=("/models",), **changes)
+    assert (finding.severity, finding.path) == ("error", path)
+
+
 def test_the_example_is_that_of_the_shipped_facts(root: Path) -> None:
     facts = yaml.safe_load((root / "conf" / "cluster" / "facts" / "gb200_rack.yaml").read_text())
     assert {name: facts[name] for name in EXAMPLE_CLUSTER} == EXAMPLE_CLUSTER

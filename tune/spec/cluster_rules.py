@@ -135,9 +135,21 @@ def _example_facts(facts: ClusterFacts) -> Iterator[tuple[str, str]]:
             yield f"cluster.{name}", value
     paths = {**_paths(facts), "cluster.container_image": facts.container_image or ""}
     mounts = (("cluster.container_mounts", mount) for mount in facts.container_mounts)
-    for name, path in (*paths.items(), *mounts):
+    for name, path in (*paths.items(), *mounts, *_paths_of_the_host(facts)):
         if path.startswith(_PLACEHOLDERS):
             yield name, path
+
+
+def _paths_of_the_host(facts: ClusterFacts) -> Iterator[tuple[str, str]]:
+    """Yield setting and path of every absolute path that sbatch and srun read, outside of the container."""
+    yield "cluster.output", facts.output
+    for variable, value in facts.srun_env.items():
+        for path in _listed_paths(value or ""):
+            yield f"cluster.srun_env.{variable}", path
+    for name in ("srun_options", "extra_sbatch"):
+        for index, word in enumerate(getattr(facts, name)):
+            for path in _listed_paths(word.rpartition("=")[2]):
+                yield f"cluster.{name}[{index}]", path
 
 
 def _placeholders(facts: ClusterFacts, severity: Severity) -> Iterator[Finding]:
