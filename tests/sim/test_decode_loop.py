@@ -8,89 +8,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.decode_runs import BLOCK, SEQUENCE_S, WORKER, bent_steps, serve
 
 from tune.core.arrays import FloatArray
-from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import (
     EVICT_NEWEST,
     RESERVE_ANSWERS,
     WHOLE_BATCHES,
-    DecodeRequests,
     DecodeResult,
     DecodeSteps,
     DecodeWorker,
-    linear_steps,
 )
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
-
-WORKER = DecodeWorker(
-    policy=RESERVE_ANSWERS,
-    slots=4,
-    kv_tokens=10_000,
-    kv_block_tokens=32,
-    stall_token_s=0.0,
-    transfer_latency_s=0.0,
-    token_budget=64,
-    recompute_step_s=0.5,
-    recompute_token_s=0.01,
-    recompute_pair_s=0.0001,
-    window_s=1e12,
-)
-STEP_S, SEQUENCE_S, BLOCK = 1.0, 0.1, 32
-
-
-def serve(
-    answer: list[int],
-    worker: list[int],
-    ready_s: list[float] | None = None,
-    prompt: list[int] | None = None,
-    *,
-    sequence_s: float = 0.0,
-    step_s: float = STEP_S,
-    slowdown: tuple[float, ...] = (1.0,),
-    transfer_s: float = 0.0,
-    context_token_s: float = 0.0,
-    steps: DecodeSteps | None = None,
-    **limits: Any,
-) -> DecodeResult:
-    """Serve requests on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
-    count = len(answer)
-    sent_s = np.zeros(count) if ready_s is None else np.array(ready_s)
-    prompts = np.array(prompt or [1] * count, np.int64)
-    requests = DecodeRequests(
-        np.arange(count),
-        sent_s - transfer_s,
-        sent_s,
-        np.full(count, transfer_s),
-        prompts,
-        np.array(answer, np.int64),
-        -(-(prompts + max(answer)) // BLOCK) * BLOCK,
-    )
-    usage, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
-    ready, start, first, done = (np.full(count, -1.0) for _ in range(4))
-    counted = np.zeros((len(slowdown), 2), np.int64)
-    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, usage, peak_tokens, counted)
-    limited = WORKER._replace(**limits)
-    batch_s = np.array([step_s + sequence_s * batch for batch in range(limited.slots + 1)])
-    decode(limited, np.array(slowdown), steps or linear_steps(batch_s, context_token_s), requests, served)
-    return served
 
 
 def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> tuple[DecodeResult, int]:
     """Return what happened to each request on one worker, and the peak of the cache."""
     served = serve(answer, [0] * len(answer), ready_s, **more)
     return served, int(served.peak_tokens[0])
-
-
-def bent_steps(slots: int, *context_token_s: float) -> DecodeSteps:
-    """Return steps whose cost of a context token changes at mean contexts of 40, 80, ... tokens."""
-    batch = np.arange(slots + 1)[:, None]
-    bounds = 40.0 * np.arange(1, len(context_token_s))
-    jumps = np.concatenate([[0.0], np.cumsum(np.diff(context_token_s) * bounds)])
-    batch_s = STEP_S + SEQUENCE_S * batch - jumps * batch
-    token_s = np.tile(context_token_s, (slots + 1, 1))
-    return DecodeSteps(batch_s, token_s, np.append(bounds, np.inf), np.ones(token_s.shape, np.bool_))
 
 
 def step_by_step(

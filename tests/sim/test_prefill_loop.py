@@ -8,62 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.prefill_runs import BLOCK, serve_prompts
 
-from tune.core.arrays import FloatArray, IntArray
-from tune.sim.prefill_loop import prefill
-from tune.sim.prefill_pool import (
-    NO_PREFILL_TABLE,
-    PrefillRequests,
-    PrefillResult,
-    PrefillTable,
-    PrefillWorker,
-    empty_prefill_result,
-)
+from tune.core.arrays import FloatArray
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
-
-WORKER = PrefillWorker(
-    max_sequences=8,
-    token_budget=128,
-    kv_tokens=12_800,
-    kv_block_tokens=32,
-    chunked=True,
-    equal_progress=False,
-    static_batch=False,
-    step_s=1.0,
-    token_s=0.01,
-    pair_s=0.0,
-    table_scale=0.0,
-    fill_steps=0,
-    window_s=1e9,
-)
-BLOCK = 32
-
-
-def serve(
-    tokens: list[int],
-    worker: list[int] | IntArray,
-    arrival_s: list[float] | None = None,
-    transfer_s: float = 0.0,
-    slowdown: tuple[float, ...] = (1.0,),
-    *,
-    table: PrefillTable = NO_PREFILL_TABLE,
-    **limits: Any,
-) -> PrefillResult:
-    """Serve prompts on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
-    count = len(tokens)
-    arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
-    prompts = PrefillRequests(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
-    served = empty_prefill_result(np.array(worker, np.int64), len(slowdown))
-    prefill(WORKER._replace(**limits), np.array(slowdown), table, prompts, served)
-    return served
 
 
 def run(
     tokens: list[int], arrival_s: list[float] | None = None, transfer_s: float = 0.0, **limits: Any
 ) -> tuple[FloatArray, FloatArray, float]:
     """Return start and end of each prefill on one worker, and the busy seconds."""
-    served = serve(tokens, [0] * len(tokens), arrival_s, transfer_s, **limits)
+    served = serve_prompts(tokens, [0] * len(tokens), arrival_s, transfer_s, **limits)
     return served.start_s, served.done_s, float(served.busy_s[0])
 
 
@@ -163,13 +119,13 @@ def test_cache_is_occupied_until_the_transfer_ends() -> None:
 
 
 def test_a_worker_sends_caches_one_at_a_time() -> None:
-    served = serve([10, 10, 10], [0, 0, 1], transfer_s=5.0, slowdown=(1.0, 1.0))
+    served = serve_prompts([10, 10, 10], [0, 0, 1], transfer_s=5.0, slowdown=(1.0, 1.0))
     assert served.done_s == pytest.approx([1.2, 1.2, 1.1])
     assert served.sent_s == pytest.approx([6.2, 11.2, 6.1])
 
 
 def test_a_slow_worker_takes_longer_steps() -> None:
-    served = serve([100, 100], [0, 1], slowdown=(1.0, 1.5))
+    served = serve_prompts([100, 100], [0, 1], slowdown=(1.0, 1.5))
     assert served.done_s == pytest.approx([2.0, 3.0])
     assert served.busy_s == pytest.approx([2.0, 3.0])
 
@@ -177,9 +133,9 @@ def test_a_slow_worker_takes_longer_steps() -> None:
 def test_least_loaded_counts_prompts_in_progress() -> None:
     """Worker 0 has the long prompt. At 1 s worker 1 is busy too, so the turn decides; at 3 s it is idle."""
     arrivals = [0.0, 0.1, 1.0, 3.0, 3.1]
-    served = serve([800, 10, 10, 10, 10], [UNASSIGNED] * 5, arrivals, slowdown=(1.0, 1.0))
+    served = serve_prompts([800, 10, 10, 10, 10], [UNASSIGNED] * 5, arrivals, slowdown=(1.0, 1.0))
     assert served.worker.tolist() == [0, 1, 0, 1, 1]
-    late = serve([800, 10, 10], [UNASSIGNED] * 3, [0.0, 0.1, 1.5], slowdown=(1.0, 1.0))
+    late = serve_prompts([800, 10, 10], [UNASSIGNED] * 3, [0.0, 0.1, 1.5], slowdown=(1.0, 1.0))
     assert late.worker.tolist() == [0, 1, 1]
 
 
@@ -196,7 +152,7 @@ def test_routing_by_load_to_one_worker_changes_nothing(
     arrival_s = np.cumsum(gaps_s).tolist()
     limits: dict[str, Any] = {"equal_progress": equal_progress, "kv_tokens": 480}
     assigned, routed = (
-        serve(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits)
+        serve_prompts(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits)
         for worker in (0, UNASSIGNED)
     )
     for expected, actual in zip(assigned, routed, strict=True):
@@ -222,7 +178,7 @@ def test_every_prompt_is_served_and_the_cache_never_overflows(
 ) -> None:
     arrival_s = [gap_s * index for index in range(len(tokens))]
     budget = 100 if limits["chunked"] else 400
-    served = serve(
+    served = serve_prompts(
         tokens,
         [0] * len(tokens),
         arrival_s,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.sim_trials import digest, make_trial, run_short, short_trial, tpot_s, ttft_s
 
+from tune.analysis.breakdown import decode_slots
 from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.records.requests import Stages
@@ -30,6 +31,16 @@ VARIANTS = [
     ("stack.router_mode=least-loaded", "cluster.calibration.head_node_scale=1.3", "split.decode_workers=2"),
     ("cluster.calibration.kv_transfer_bytes_per_s=1.0e+9", "cluster.calibration.frontend_message_s=2.0e-4"),
     ("prefill.tensor_parallel_size=2", "prefill.pipeline_parallel_size=2", "decode.cuda_graph_config=null"),
+    ("decode.extra={enable_attention_dp: true}", "load.target_qps=30", "split.decode_workers=2"),
+    (
+        "decode.extra={enable_attention_dp: true}",
+        POLICY.format("MAX_UTILIZATION"),
+        "split.decode_workers=2",
+        "stack=dynamo_v1",
+        "stack.router_mode=least-loaded",
+    ),
+    ("prefill.extra={enable_attention_dp: true}", "split.prefill_workers=3"),
+    ("prefill.extra={enable_attention_dp: true}", "stack=dynamo_v1", "stack.router_mode=least-loaded"),
 ]
 
 
@@ -67,7 +78,7 @@ def test_pools_are_between_empty_and_full(overrides: tuple[str, ...]) -> None:
     for used_frac in (pools.prefill_busy_frac, pools.decode_kv_used_frac):
         assert (used_frac > 0).all()
         assert (used_frac <= 1).all()
-    assert (pools.decode_batch_mean <= spec.decode.max_batch_size).all()
+    assert (pools.decode_batch_mean <= decode_slots(spec.decode)).all()
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def breakdown(log: RequestLog, good: NDArray[np.bool_], decode: Engine) -> Break
 
 def decode_slots(engine: Engine) -> int:
     """Return how many sequences one decode worker may hold; a step makes one token for each."""
-    return min(engine.max_sequences, engine.token_budget)
+    return engine.attention_ranks * min(engine.max_sequences, engine.token_budget)
 
 
 def no_stages() -> dict[str, float | None]:

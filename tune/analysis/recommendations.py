@@ -118,7 +118,9 @@ def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommen
     yield from _for_any_batch(spec, context)
     wider = min(kv_batch, int(slots * BATCH_STEP))
     if wider > slots and context.step_used < ROOM_FRAC:
-        yield from engine_of(spec).recommend(spec, Remedy("wider_batch", batch=wider))
+        yield from engine_of(spec).recommend(
+            spec, Remedy("wider_batch", batch=wider // spec.decode.attention_ranks)
+        )
     yield from _more_of(spec, context, "decode")
 
 

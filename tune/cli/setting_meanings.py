@@ -238,6 +238,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.calibration.kv_transfer_latency_s": ("s", "Latency of a KV transfer."),
     "cluster.calibration.kv_stall_token_s": ("s", "For how long each token of a KV cache that is sent holds up the steps of both its workers; null: 0."),
     "cluster.calibration.decode_step_gap_s": ("s", "Between two decode steps of a table, what its log does not time; null: 0."),
+    "cluster.calibration.rank_router": ("", "What decides which rank of a worker with attention data parallelism serves a request; null: fewest_tokens, as TensorRT-LLM."),
     "cluster.calibration.no_graph_overhead_s": ("s", "Extra time of a decode step without a CUDA graph."),
     "cluster.calibration.no_overlap_overhead_s": ("s", "Extra time of a step without the overlap scheduler."),
     "cluster.calibration.last_decode_worker_scale": ("ratio", "Hypothesis: step time of the last decode worker over that of the others; 1: off."),

@@ -39,7 +39,7 @@ def check_simulated(spec: TrialSpec, calibration: Calibration | None = None) -> 
             "tune/sim",
         )
         for pool in spec.pools
-        if (keys := pool.engine.passed_through)
+        if (keys := [key for key in pool.engine.passed_through if key not in pool.engine.untimed])
     )
     return (
         *check_timed(spec, calibration),

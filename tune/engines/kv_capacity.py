@@ -10,11 +10,17 @@ from tune.workload.length_summary import mean_sequence
 
 
 def kv_capacity_tokens(spec: TrialSpec, role: Role) -> int:
-    """Return the tokens of KV cache that a worker of the pool `role` holds; 0 where no memory is left."""
-    return engine_of(spec).kv_capacity_tokens(spec.model, spec.hardware, spec.engine(role))
+    """Return the tokens of KV cache of a worker of the pool `role`; 0 where no memory is left.
+
+    With attention data parallelism they are those of one rank, in whole blocks.
+    """
+    engine = spec.engine(role)
+    tokens = engine_of(spec).kv_capacity_tokens(spec.model, spec.hardware, engine)
+    return tokens // (engine.attention_ranks * engine.kv_block_tokens) * engine.kv_block_tokens
 
 
 def decode_batch_that_kv_holds(spec: TrialSpec) -> int:
     """Return the most sequences of mean length whose KV cache one worker that decodes holds at once."""
     mean = mean_sequence(spec.load.dataset)
-    return mean_sequences_that_fit(kv_capacity_tokens(spec, "decode"), spec.decode, mean)
+    on_rank = mean_sequences_that_fit(kv_capacity_tokens(spec, "decode"), spec.decode, mean)
+    return spec.decode.attention_ranks * on_rank

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tune.core.arrays import FloatArray
 from tune.core.jit import compiled, inlined
 from tune.sim.aggregated_pool import HELD, PROMPTS, AggregatedQueue, AggregatedState, AggregatedWorker
-from tune.sim.decode_loop import pause, room
+from tune.sim.decode_batch import pause, room
 from tune.sim.decode_pool import BATCH, EVICT_NEWEST, NOW, PAUSED, RESERVED, WHOLE_BATCHES
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue
 

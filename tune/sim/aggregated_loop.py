@@ -35,7 +35,8 @@ from tune.sim.aggregated_pool import (
     has_due_work,
     unfinished_requests,
 )
-from tune.sim.decode_loop import generate, join, pass_time, retire, segment_of
+from tune.sim.decode_batch import join, pass_time, retire
+from tune.sim.decode_loop import generate, segment_of
 from tune.sim.decode_pool import (
     BATCH,
     CONTEXT,
@@ -182,7 +183,8 @@ def _answers_attention_s(state: DecodeState) -> float:
     batch, context = state.counters[BATCH], state.counters[CONTEXT]
     if batch == 0:
         return 0.0
-    steps, segment = state.steps, segment_of(state)
+    steps = state.steps
+    segment = segment_of(steps, batch, context)
     above_s = steps.batch_s[batch, segment] - steps.batch_s[batch, 0]
     return float(above_s + steps.token_s[batch, segment] * context)
 

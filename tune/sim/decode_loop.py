@@ -6,15 +6,23 @@ import math
 
 import numpy as np
 
-from tune.core.arrays import FloatArray, IntArray
+from tune.core.arrays import FloatArray
 from tune.core.jit import compiled, inlined
+from tune.sim.decode_batch import (
+    NEVER,
+    admit_arrived,
+    fits,
+    pass_time,
+    pause,
+    resume,
+    retire,
+    room,
+)
 from tune.sim.decode_pool import (
     BATCH,
     BATCH_INTEGRAL,
     CONTEXT,
-    CONTEXT_INTEGRAL,
     EVICT_NEWEST,
-    JUST_ENDED,
     LOAD,
     NEXT_END,
     NOW,
@@ -37,9 +45,7 @@ from tune.sim.decode_pool import (
     pending_requests,
     state_of,
 )
-from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
-
-NEVER = np.iinfo(np.int64).max
+from tune.sim.queues import HEAD, UNASSIGNED, enqueue, least_loaded, link_end_s
 
 
 @compiled
@@ -118,10 +124,10 @@ def begin_steps(
     """
     counters, clock_s = state.counters, state.clock_s
     while clock_s[NOW] < until_s:
-        _resume(limits, queue, state)
+        resume(limits, queue, state)
         if clock_s[NOW] >= until_s:  # later arrivals are not routed yet
             return False
-        _admit(limits, queue, state, result.start_s)
+        admit_arrived(limits, queue, state, result.start_s)
         if counters[BATCH] > 0:
             while limits.policy == EVICT_NEWEST and room(limits, state) < counters[BATCH]:
                 pause(queue, state)
@@ -138,7 +144,8 @@ def generate(
 ) -> None:
     """Make the steps of a batch that is not empty until it can change; none starts at `until_s` or later."""
     counters, clock_s = state.counters, state.clock_s
-    batch, segment = counters[BATCH], segment_of(state)
+    batch = counters[BATCH]
+    segment = segment_of(state.steps, batch, counters[CONTEXT])
     token_s = state.steps.token_s[batch, segment]
     step_s = state.slowdown * (state.steps.batch_s[batch, segment] + token_s * counters[CONTEXT])
     for slot in range(counters[STEPPED], counters[BATCH]):
@@ -149,15 +156,15 @@ def generate(
     steps = min(steps, _steps_in_segment(state, segment))
     if not state.steps.is_known[batch, segment]:
         counters[OUTSIDE] += steps
-    _advance(limits, state, steps, step)
+    advance(limits, state, steps, step)
     retire(queue, state, result.done_s)
 
 
 @inlined
-def segment_of(state: DecodeState) -> int:
-    """Return the segment of the step times that the mean context is in."""
-    bound_tokens, segment = state.steps.bound_tokens, 0
-    while bound_tokens[segment] * state.counters[BATCH] <= state.counters[CONTEXT]:
+def segment_of(steps: DecodeSteps, batch: int, context: int) -> int:
+    """Return the segment of the step times that the mean of `context` tokens of `batch` sequences is in."""
+    bound_tokens, segment = steps.bound_tokens, 0
+    while bound_tokens[segment] * batch <= context:
         segment += 1
     return segment
 
@@ -171,116 +178,47 @@ def _steps_in_segment(state: DecodeState, segment: int) -> int:
     return int(max(1, math.ceil(bound - state.counters[CONTEXT] / state.counters[BATCH])))
 
 
-@inlined
-def room(limits: DecodeWorker, state: DecodeState) -> int:
-    """Return the cache tokens left if every sequence wastes as much of its last block as it can."""
-    slack = (limits.kv_block_tokens - 1) * state.counters[BATCH]
-    return int(limits.kv_tokens - state.counters[CONTEXT] - slack)
-
-
-@compiled
-def _fits(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, request: int) -> bool:
-    """Return whether slot and cache are free: for the whole answer, under EVICT_NEWEST for one step."""
-    batch = state.counters[BATCH]
-    if batch >= len(state.active):
-        return False
-    if limits.policy == EVICT_NEWEST:
-        context = queue.prompt[request] + queue.generated[request]
-        return bool(room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
-    return bool(state.counters[RESERVED] + queue.reserved[request] <= limits.kv_tokens)
-
-
-@inlined
-def join(queue: DecodeQueue, state: DecodeState, request: int) -> None:
-    """Add a request to the batch."""
-    counters = state.counters
-    finish = counters[STEP] + queue.answer[request] - queue.generated[request]
-    counters[NEXT_END] = min(counters[NEXT_END], finish) if counters[BATCH] > 0 else finish
-    state.active[counters[BATCH]] = request
-    state.finish[counters[BATCH]] = finish
-    counters[CONTEXT] += queue.prompt[request] + queue.generated[request]
-    counters[RESERVED] += queue.reserved[request]
-    counters[BATCH] += 1
-
-
-@compiled
-def _resume(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState) -> None:
-    """Resume paused requests, the oldest first; their cache is computed again."""
-    counters = state.counters
-    while counters[PAUSED] > 0:
-        request = state.paused[counters[PAUSED] - 1]
-        if not _fits(limits, queue, state, request):
-            return
-        counters[PAUSED] -= 1
-        tokens = queue.prompt[request] + queue.generated[request]
-        chunks = -(-tokens // limits.token_budget)
-        lost_s = limits.recompute_step_s * chunks + limits.recompute_token_s * tokens
-        lost_s += limits.recompute_pair_s * (tokens * (tokens / 2))
-        pass_time(limits, state, state.slowdown * lost_s, counters[CONTEXT])
-        join(queue, state, request)
-
-
-@compiled
-def _admit(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, start_s: FloatArray) -> None:
-    """Admit arrived requests in order; STATIC_BATCH admits them to an empty engine only."""
-    counters, now_s = state.counters, state.clock_s[NOW]
-    if counters[PAUSED] > 0 or (limits.policy == WHOLE_BATCHES and counters[BATCH] > 0):
-        return
-    while state.waiting[HEAD] != UNASSIGNED:
-        request = state.waiting[HEAD]
-        if queue.ready_s[request] > now_s or not _fits(limits, queue, state, request):
-            return
-        start_s[request] = now_s
-        if limits.stall_token_s > 0:
-            received_s = limits.stall_token_s * queue.prompt[request]
-            pass_time(limits, state, state.slowdown * received_s, counters[CONTEXT])
-        join(queue, state, request)
-        dequeue(state.waiting, queue.follower)
-
-
-@inlined
-def pause(queue: DecodeQueue, state: DecodeState) -> None:
-    """Pause the youngest sequence of the batch."""
-    counters = state.counters
-    counters[BATCH] -= 1
-    counters[STEPPED] = min(counters[STEPPED], counters[BATCH])
-    request = state.active[counters[BATCH]]
-    queue.generated[request] = queue.answer[request] - (state.finish[counters[BATCH]] - counters[STEP])
-    counters[CONTEXT] -= queue.prompt[request] + queue.generated[request]
-    counters[RESERVED] -= queue.reserved[request]
-    state.paused[counters[PAUSED]] = request
-    counters[PAUSED] += 1
-    counters[NEXT_END] = _earliest(state.finish, counters[BATCH])
-
-
 @compiled
 def _steps(
     limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, step: GrowingStep, until_s: float
 ) -> int:
-    """Return the steps until the batch can change.
+    """Return the steps until the batch can change, of which none starts at `until_s` or later."""
+    until_s = min(until_s, next_join_s(limits, queue, state))
+    return min(steps_to_change(limits, state), steps_before(step, until_s - state.clock_s[NOW]))
 
-    It changes when an answer ends, a request that fits arrives, or the cache is full. No step starts at
-    `until_s` or later.
-    """
-    counters, head = state.counters, state.waiting[HEAD]
-    batch = counters[BATCH]
-    steps = counters[NEXT_END] - counters[STEP]
+
+@inlined
+def steps_to_change(limits: DecodeWorker, state: DecodeState) -> int:
+    """Return the steps until an answer of a batch that is not empty ends, or the cache is full."""
+    steps = state.counters[NEXT_END] - state.counters[STEP]
     if limits.policy == EVICT_NEWEST:
-        steps = min(steps, room(limits, state) // batch)
-    joins = counters[PAUSED] == 0 and limits.policy != WHOLE_BATCHES and head != UNASSIGNED
-    if joins and _fits(limits, queue, state, head):
-        until_s = min(until_s, queue.ready_s[head])
-    if until_s < np.inf:
-        # smallest m with m x step + growth x m (m - 1) / 2 >= wait, each step longer by `growth`
-        wait_s = until_s - state.clock_s[NOW]
-        linear_s = step.first_s - step.growth_s / 2
-        root = 2 * wait_s / (linear_s + math.sqrt(linear_s * linear_s + 2 * step.growth_s * wait_s))
-        steps = min(steps, max(1, math.ceil(root)))
+        steps = min(steps, room(limits, state) // state.counters[BATCH])
     return int(steps)
 
 
-@compiled
-def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step: GrowingStep) -> None:
+@inlined
+def next_join_s(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState) -> float:
+    """Return when a request that fits arrives, infinite if none is on its way."""
+    head = state.waiting[HEAD]
+    joins = state.counters[PAUSED] == 0 and limits.policy != WHOLE_BATCHES and head != UNASSIGNED
+    if joins and fits(limits, queue, state, head):
+        return float(queue.ready_s[head])
+    return np.inf
+
+
+@inlined
+def steps_before(step: GrowingStep, wait_s: float) -> int:
+    """Return the steps, one at least, that start within `wait_s` seconds."""
+    if wait_s == np.inf:
+        return NEVER
+    # smallest m with m x step + growth x m (m - 1) / 2 >= wait, each step longer by `growth`
+    linear_s = step.first_s - step.growth_s / 2
+    root = 2 * wait_s / (linear_s + math.sqrt(linear_s * linear_s + 2 * step.growth_s * wait_s))
+    return int(max(1, math.ceil(root)))
+
+
+@inlined
+def advance(limits: DecodeWorker, state: DecodeState, steps: int, step: GrowingStep) -> None:
     """Make `steps` steps, of which `step` is the first."""
     counters = state.counters
     batch = counters[BATCH]
@@ -292,50 +230,3 @@ def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step: Growing
     if limits.policy == EVICT_NEWEST:
         taken = limits.kv_tokens - room(limits, state)
     counters[PEAK] = max(counters[PEAK], taken)
-
-
-@inlined
-def pass_time(limits: DecodeWorker, state: DecodeState, duration_s: float, context: float) -> None:
-    """Advance the clock, and the integrals as far as the window reaches."""
-    clock_s = state.clock_s
-    counted_s = max(0.0, min(clock_s[NOW] + duration_s, limits.window_s) - clock_s[NOW])
-    clock_s[BATCH_INTEGRAL] += counted_s * state.counters[BATCH]
-    clock_s[CONTEXT_INTEGRAL] += counted_s * context
-    clock_s[NOW] += duration_s
-
-
-@inlined
-def retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
-    """Remove finished answers; the others keep their order, so the last is the youngest.
-
-    Those that have just ended stand behind the batch in `active`.
-    """
-    counters = state.counters
-    counters[JUST_ENDED] = 0
-    counters[STEPPED] = counters[BATCH]
-    if counters[STEP] < counters[NEXT_END]:
-        return
-    kept, next_end = 0, NEVER
-    for slot in range(counters[BATCH]):
-        request, finish = state.active[slot], state.finish[slot]
-        if finish > counters[STEP]:
-            state.active[slot], state.active[kept] = state.active[kept], request
-            state.finish[kept] = finish
-            next_end = min(next_end, finish)
-            kept += 1
-            continue
-        done_s[request] = state.clock_s[NOW]
-        counters[CONTEXT] -= queue.prompt[request] + queue.answer[request]
-        counters[RESERVED] -= queue.reserved[request]
-    counters[JUST_ENDED] = counters[BATCH] - kept
-    counters[LOAD] -= counters[JUST_ENDED]
-    counters[BATCH], counters[STEPPED], counters[NEXT_END] = kept, kept, next_end
-
-
-@compiled
-def _earliest(finish: IntArray, batch: int) -> int:
-    """Return the step after which the first answer of the batch ends, NEVER of an empty batch."""
-    earliest = NEVER
-    for slot in range(batch):
-        earliest = min(earliest, finish[slot])
-    return earliest

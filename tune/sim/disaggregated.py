@@ -13,10 +13,12 @@ from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import DecodeRequests, DecodeResult, DecodeWorker, empty_decode_result
 from tune.sim.prefill_loop import prefill
 from tune.sim.prefill_pool import NO_PREFILL_TABLE, PrefillRequests, PrefillResult, empty_prefill_result
+from tune.sim.ranks.ranked_decode import RankedWorker, decode_by_ranks
+from tune.sim.ranks.ranked_prefill import RankedReader, prefill_by_ranks
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
 from tune.sim.served import Accepted, Served, mean_over_window
 from tune.sim.step_tables import prefill_table, warn_of_extrapolation
-from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
+from tune.sim.worker_models import decode_worker, prefill_worker, rank_router, worker_slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
@@ -28,7 +30,8 @@ def serve_by_two_pools(spec: TrialSpec, calibration: Calibration, accepted: Acce
     prefilled, worker = _run_prefill(spec, calibration, accepted)
     limits, decoded = _run_decode(spec, calibration, accepted, prefilled, worker)
     warn_of_extrapolation(calibration, {"prefill": prefilled.steps, "decode": decoded.steps})
-    return served_by_two_pools(prefilled, decoded, limits.kv_tokens, accepted.window_s)
+    kv_tokens = limits.kv_tokens * spec.decode.attention_ranks
+    return served_by_two_pools(prefilled, decoded, kv_tokens, accepted.window_s)
 
 
 def served_by_two_pools(
@@ -82,9 +85,14 @@ def _run_prefill(
     slowdown = worker_slowdowns(spec, calibration, "prefill")
     send_s = transfer_s(spec, calibration, spec.prefill, accepted.prompt)
     prompts = PrefillRequests(accepted.arrival_s, accepted.prompt, send_s)
-    result = empty_prefill_result(worker, len(slowdown))
+    result, ranks = empty_prefill_result(worker, len(slowdown)), spec.prefill.attention_ranks
     rows = calibration.prefill_steps
-    prefill(limits, slowdown, prefill_table(rows) if rows else NO_PREFILL_TABLE, prompts, result)
+    table = prefill_table(rows) if rows else NO_PREFILL_TABLE
+    if ranks > 1:
+        reader = RankedReader(limits, ranks, rank_router(calibration))
+        prefill_by_ranks(reader, slowdown, table, prompts, result)
+    else:
+        prefill(limits, slowdown, table, prompts, result)
     by_completion = np.argsort(result.done_s, kind="stable")
     if entry == "prefill":
         decode_worker = route_by_worker(spec, "decode", by_completion, result.worker)
@@ -111,13 +119,17 @@ def _run_decode(
         answer=accepted.answer,
         reserved=accepted.reserved,
     )
-    result = empty_decode_result(worker, len(slowdown))
-    decode(limits, slowdown, steps, requests, result)
+    result, ranks = empty_decode_result(worker, len(slowdown)), spec.decode.attention_ranks
+    if ranks > 1:
+        ranked = RankedWorker(limits, ranks, rank_router(calibration))
+        decode_by_ranks(ranked, slowdown, steps, requests, result)
+    else:
+        decode(limits, slowdown, steps, requests, result)
     return limits, result
 
 
 def transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt: IntArray) -> FloatArray:
-    """Return the seconds that KV caches take on the links of a worker.
+    """Return the seconds that KV caches take on the links of a worker, or of its rank with attention DP.
 
     Parameters
     ----------
@@ -134,4 +146,5 @@ def transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt
         Seconds, shape (n,).
     """
     kv_bytes = prompt * kv_bytes_per_token(spec.model, spec.prefill)
-    return kv_bytes / (calibration.kv_transfer_bytes_per_s * engine.gpus)
+    links = engine.gpus // engine.attention_ranks
+    return kv_bytes / (calibration.kv_transfer_bytes_per_s * links)

@@ -96,14 +96,14 @@ def serve_prompts(
     """Run every step of one worker that starts before `until_s`."""
     counters, clock_s = state.counters, state.clock_s
     while clock_s[NOW] < until_s:
-        _release(limits, queue, state, result.sent_s)
-        _admit(limits, queue, state, result.start_s)
+        release_sent(limits, queue, state, result.sent_s)
+        admit_prompts(limits, queue, state, result.start_s)
         if counters[BATCH] > 0:
             planned = plan_chunks(limits, queue, state, limits.token_budget)
             counters[JUST_ENDED] = 0
             ended, duration_s = _step(limits, queue, state, planned)
             if ended:
-                _finish(queue, state, result, limits.fill_steps * duration_s)
+                finish_prompts(queue, state, result, limits.fill_steps * duration_s)
         elif state.waiting[HEAD] == UNASSIGNED:
             return
         elif queue.arrival_s[state.waiting[HEAD]] > clock_s[NOW]:
@@ -118,16 +118,18 @@ def _blocks(limits: PrefillWorker, tokens: int) -> int:
     return -(-tokens // limits.kv_block_tokens)
 
 
-@compiled
-def _release(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, sent_s: FloatArray) -> None:
+@inlined
+def release_sent(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, sent_s: FloatArray) -> None:
     """Free the KV blocks of prompts whose cache has left."""
     while state.sending[HEAD] != UNASSIGNED and sent_s[state.sending[HEAD]] <= state.clock_s[NOW]:
         state.counters[FREE_BLOCKS] += _blocks(limits, queue.tokens[state.sending[HEAD]])
         dequeue(state.sending, queue.sending_follower)
 
 
-@compiled
-def _admit(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, start_s: FloatArray) -> None:
+@inlined
+def admit_prompts(
+    limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, start_s: FloatArray
+) -> None:
     """Admit arrived prompts in order while slots and KV blocks are free."""
     counters, now_s = state.counters, state.clock_s[NOW]
     if limits.static_batch and counters[BATCH] > 0:
@@ -248,8 +250,8 @@ def _tabled_s(
     return limits.table_scale * _table_s(queue.table, total, pairs / total) + limits.token_s * total
 
 
-@compiled
-def _finish(queue: PrefillQueue, state: PrefillState, result: PrefillResult, fill_s: float) -> None:
+@inlined
+def finish_prompts(queue: PrefillQueue, state: PrefillState, result: PrefillResult, fill_s: float) -> None:
     """Remove finished prompts, done `fill_s` from now; the others keep their order.
 
     Those that have just ended stand behind the batch in `active`.

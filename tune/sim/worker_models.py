@@ -16,9 +16,10 @@ from tune.sim.decode_pool import (
     linear_steps,
 )
 from tune.sim.prefill_pool import PrefillWorker
+from tune.sim.ranks.rank_router import FEWEST_REQUESTS, FEWEST_TOKENS, ROUND_ROBIN
 from tune.sim.step_tables import decode_steps, prefill_line
 from tune.sim.step_times import StepTimes
-from tune.spec.cluster import Calibration
+from tune.spec.cluster import Calibration, RankRouter
 from tune.spec.engine import BatchingPolicy, Engine
 from tune.spec.memory import weight_bytes_per_gpu
 from tune.spec.split import HEAD_NODE, Role, place_workers
@@ -35,6 +36,18 @@ _POLICY: dict[BatchingPolicy, int] = {
     "whole_batches": WHOLE_BATCHES,
 }
 """Number of each scheduler policy in compiled code."""
+
+_RANK_ROUTER: dict[RankRouter, int] = {
+    "fewest_tokens": FEWEST_TOKENS,
+    "fewest_requests": FEWEST_REQUESTS,
+    "round_robin": ROUND_ROBIN,
+}
+"""Number of each router among ranks in compiled code."""
+
+
+def rank_router(calibration: Calibration) -> int:
+    """Return what divides the requests of a worker among its ranks, as a number for compiled code."""
+    return _RANK_ROUTER[calibration.rank_router or "fewest_tokens"]
 
 
 def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -> PrefillWorker:

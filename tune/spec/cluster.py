@@ -56,6 +56,10 @@ def _host_list(name: str) -> str:
     return name
 
 
+RankRouter = Literal["fewest_tokens", "fewest_requests", "round_robin"]
+"""What decides which rank of a worker serves a request."""
+
+
 class Calibration(SparseModel):
     """Hold the parameters that make the simulator resemble a real rack. Origins: conf/cluster/sim.yaml.
 
@@ -70,6 +74,9 @@ class Calibration(SparseModel):
     above only the scales apply to them, and none of the overheads. `decode_step_gap_s` passes between two
     decode steps of a table, unseen by the log that it was made from. Each token of a KV cache that is sent
     holds up the steps of both its workers for `kv_stall_token_s`. Both are 0 where they are None.
+
+    `rank_router` is how a worker with attention data parallelism divides its requests among its ranks, by
+    their prompts' tokens where it is None.
     """
 
     prefill_scale: PositiveFloat
@@ -88,6 +95,7 @@ class Calibration(SparseModel):
     decode_steps: DecodeRows | None = None
     decode_step_gap_s: NonNegativeFloat | None = None
     kv_stall_token_s: NonNegativeFloat | None = None
+    rank_router: RankRouter | None = None
 
     @property
     def has_tables(self) -> bool:

@@ -93,13 +93,18 @@ class Engine(WithEnvironment):
         return False
 
     @property
+    def attention_ranks(self) -> int:
+        """Return the parts of a worker that have a batch and a KV cache each: 1 without attention DP."""
+        return self.tensor_parallel if self.attends_by_rank else 1
+
+    @property
     def max_sequences(self) -> int:
-        """Return the most sequences that a worker runs at once."""
+        """Return the most sequences that a worker runs at once; each rank of its own with attention DP."""
         return self._setting("max_sequences")
 
     @property
     def token_budget(self) -> int:
-        """Return the most new tokens of one step."""
+        """Return the most new tokens of one step; of each rank with attention DP."""
         return self._setting("token_budget")
 
     @property
@@ -181,6 +186,11 @@ class Engine(WithEnvironment):
     def untimed(self) -> Mapping[str, str]:
         """Return, by path, what keys do with which no step time is known; empty where none is set."""
         return {}
+
+    @property
+    def unsimulated(self) -> Mapping[str, str]:
+        """Return those of `untimed` that change more than step times, so that no table of them suffices."""
+        return self.untimed
 
     @property
     def passed_through(self) -> Mapping[str, Any]:

@@ -29,13 +29,14 @@ def check_timed(spec: TrialSpec, calibration: Calibration | None = None) -> tupl
 
     What a table of `calibration` times needs no roofline.
     """
-    untabled = tuple(
-        (pool.role, pool.engine) for pool in spec.pools if not _has_tables(pool.role, calibration)
-    )
+    pools = tuple((pool.role, pool.engine) for pool in spec.pools)
+    untabled = tuple(pool for pool in pools if not _has_tables(pool[0], calibration))
+    tabled = tuple(pool for pool in pools if pool not in untabled)
     if not untabled:
-        return tuple(_mixed_stages(spec))
+        return (*_mixed_stages(spec), *_unsimulated_keys(spec, tabled))
     return (
         *_mixed_stages(spec),
+        *_unsimulated_keys(spec, tabled),
         *_timed_weights(spec),
         *_timed_layers(spec),
         *_timed_parallelism(untabled),
@@ -113,6 +114,25 @@ def _timed_parallelism(pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding
                 f"1 where step times are simulated, or {_UNTIMED}",
                 "no step time of a worker with context parallelism is known",
                 "tune/sim/data/step_time_coefficients.json",
+            )
+
+
+def _unsimulated_keys(spec: TrialSpec, pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding]:
+    """Yield keys that change what steps do in ways that are not simulated, whatever times a table gives them.
+
+    Ranks with attention data parallelism are simulated in prefill and decode workers of an open loop.
+    """
+    for role, engine in pools:
+        simulated = role != "aggregated" and not spec.load.is_closed_loop
+        keys = engine.unsimulated if simulated else engine.untimed
+        for path, effect in keys.items():
+            yield Finding(
+                "error",
+                f"{role}.{path}",
+                str(engine.passed_through[path]),
+                "no such key where steps are simulated, or real engines (cluster=slurm, cluster=local)",
+                f"{effect}, which is not simulated here",
+                "tune/sim",
             )
 
 

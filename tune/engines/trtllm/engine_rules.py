@@ -253,8 +253,7 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
             "the checkpoint's size over the GPUs that share it",
         )
         return
-    caches = engine.tensor_parallel_size if engine.attends_by_rank else 1
-    capacity = trtllm_kv_capacity_tokens(spec.model, spec.hardware, engine) // caches
+    capacity = trtllm_kv_capacity_tokens(spec.model, spec.hardware, engine) // engine.attention_ranks
     answer = dataset.longest_answer_tokens if role in GENERATES_ANSWERS else _PREFILL_ANSWER_TOKENS
     longest = int(reserved_tokens(np.array(dataset.longest_prompt_tokens), answer, engine))
     if capacity < longest:

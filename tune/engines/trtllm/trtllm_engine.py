@@ -207,6 +207,11 @@ class TrtLlmEngine(Engine):
         return {f"extra.{key}": effect for key, effect in _UNTIMED.items() if self.extra.get(key)}
 
     @property
+    def unsimulated(self) -> Mapping[str, str]:
+        """Return what speculative decoding does; ranks with attention data parallelism are simulated."""
+        return {path: effect for path, effect in self.untimed.items() if path != "extra.enable_attention_dp"}
+
+    @property
     def passed_through(self) -> Mapping[str, Any]:
         """Return the keys without a typed setting by path, and a chunking policy that is not simulated."""
         keys = {f"extra.{key}": value for key, value in self.extra.items()}
