@@ -81,7 +81,7 @@ def test_attention_data_parallelism_needs_a_table(tables: tuple[str, ...]) -> No
 
 def test_what_has_ranks_and_is_not_simulated_is_refused(tables: tuple[str, ...]) -> None:
     users = (RANKED, "load.mode=concurrency", "load.target_qps=null", "load.concurrency=8")
-    drafts = ("decode.extra={speculative_config: {decoding_type: MTP, max_draft_len: 3}}",)
+    drafts = ("decode.extra={speculative_config: {decoding_type: NGram}}",)
     for overrides, path in (
         (users, "decode.extra.enable_attention_dp"),
         (drafts, "decode.extra.speculative_config"),

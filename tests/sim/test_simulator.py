@@ -40,6 +40,12 @@ VARIANTS = [
         "stack.router_mode=least-loaded",
     ),
     ("prefill.extra={enable_attention_dp: true}", "split.prefill_workers=3"),
+    (
+        "decode.extra={speculative_config: {decoding_type: MTP, max_draft_len: 3}}",
+        POLICY.format("MAX_UTILIZATION"),
+        "split.decode_workers=1",
+        "cluster.calibration.draft_spread_frac=0.1",
+    ),
     ("prefill.extra={enable_attention_dp: true}", "stack=dynamo_v1", "stack.router_mode=least-loaded"),
 ]
 

@@ -35,8 +35,9 @@ def breakdown(log: RequestLog, good: NDArray[np.bool_], decode: Engine) -> Break
 
 
 def decode_slots(engine: Engine) -> int:
-    """Return how many sequences one decode worker may hold; a step makes one token for each."""
-    return engine.attention_ranks * min(engine.max_sequences, engine.token_budget)
+    """Return how many sequences one decode worker may hold; a step has a token and its drafts for each."""
+    budget = engine.token_budget // (1 + engine.draft_tokens)
+    return engine.attention_ranks * min(engine.max_sequences, budget)
 
 
 def no_stages() -> dict[str, float | None]:

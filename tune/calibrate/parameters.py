@@ -44,6 +44,7 @@ _OWN_BOUNDS: dict[str, Bounds] = {
     "frontend_message_s": Bounds(0.0, 1e-3, 2e-5, relative=False),
     "decode_step_gap_s": Bounds(0.0, 0.05, 0.004, relative=False),
     "kv_stall_token_s": Bounds(0.0, 1e-3, 1e-5, relative=False),
+    "draft_spread_frac": Bounds(0.0, 0.5, 0.05, relative=False),
     "load.dataset.outputs.cap_frac": Bounds(0.0, 0.05, 0.003, relative=False),
 }
 """Bounds of single parameters; others have those of their unit.
@@ -62,7 +63,7 @@ _LENGTH_PRIOR_WIDTHS = {
 }
 """Widths of the priors of lengths, which stay within half and double of their start."""
 
-_FROM_0 = ("decode_step_gap_s", "kv_stall_token_s")
+_FROM_0 = ("decode_step_gap_s", "kv_stall_token_s", "draft_spread_frac")
 """Parameters of the calibration that start at 0 where they are not set."""
 
 _NOT_FITTABLE = {"bring_up_s"}

@@ -239,6 +239,8 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.calibration.kv_stall_token_s": ("s", "For how long each token of a KV cache that is sent holds up the steps of both its workers; null: 0."),
     "cluster.calibration.decode_step_gap_s": ("s", "Between two decode steps of a table, what its log does not time; null: 0."),
     "cluster.calibration.rank_router": ("", "What decides which rank of a worker with attention data parallelism serves a request; null: fewest_tokens, as TensorRT-LLM."),
+    "cluster.calibration.draft_acceptance": ("ratio", "Share of decode steps in which the draft token of depth 1, 2, ... is accepted; null: 0.79, 0.45, 0.25 (InferenceX, DeepSeek-V4-Pro)."),
+    "cluster.calibration.draft_spread_frac": ("ratio", "Standard deviation over answers of the tokens that a decode step makes, over their mean; null: 0."),
     "cluster.calibration.no_graph_overhead_s": ("s", "Extra time of a decode step without a CUDA graph."),
     "cluster.calibration.no_overlap_overhead_s": ("s", "Extra time of a step without the overlap scheduler."),
     "cluster.calibration.last_decode_worker_scale": ("ratio", "Hypothesis: step time of the last decode worker over that of the others; 1: off."),

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from tune.engines.registry import engine_of
 from tune.spec.cluster import Calibration
+from tune.spec.draft_acceptance import PUBLISHED_ACCEPTANCE
 from tune.spec.findings import Finding
 from tune.spec.rules import check_deployment, check_load
 from tune.spec.split import ROLES
+from tune.spec.step_table import draft_tokens
 from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 from tune.workload.checks import check_workload
@@ -44,6 +46,7 @@ def check_simulated(spec: TrialSpec, calibration: Calibration | None = None) -> 
     return (
         *check_timed(spec, calibration),
         *_scaled_tables(calibration),
+        *_drafts(spec, calibration),
         *_without_answers(spec),
         *_aggregated_users(spec),
         *passed_over,
@@ -79,6 +82,31 @@ def _scaled_tables(calibration: Calibration | None) -> Iterator[Finding]:
                 f"every measured {role} step is multiplied by {scale:g}",
                 "tune/sim/step_tables.py",
             )
+
+
+def _drafts(spec: TrialSpec, calibration: Calibration | None) -> Iterator[Finding]:
+    """Yield draft tokens whose acceptance is not known, and a table that was measured with others."""
+    drafts, acceptance = spec.decode.draft_tokens, calibration and calibration.draft_acceptance
+    known = len(acceptance or PUBLISHED_ACCEPTANCE)
+    if drafts > known:
+        yield Finding(
+            "error",
+            "cluster.calibration.draft_acceptance",
+            f"{known} shares for {drafts} draft tokens a step",
+            "one share for each depth",
+            "how many tokens a step makes follows from them",
+            "tune/sim/speculation.py",
+        )
+    rows = calibration and calibration.decode_steps
+    if rows and draft_tokens(rows[0]) != drafts:
+        yield Finding(
+            "warning",
+            "cluster.calibration.decode_steps",
+            f"steps with {draft_tokens(rows[0])} draft tokens a sequence, where the engine has {drafts}",
+            f"a table of steps with {drafts}, or a decode_scale that was fitted with this one",
+            "a step that checks more tokens takes longer",
+            "tune/sim/speculation.py",
+        )
 
 
 def _without_answers(spec: TrialSpec) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from tune.sim.ranks.ranked_decode import RankedWorker, decode_by_ranks
 from tune.sim.ranks.ranked_prefill import RankedReader, prefill_by_ranks
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
 from tune.sim.served import Accepted, Served, mean_over_window
+from tune.sim.speculation import drafts_of, requests_in_steps, times_in_steps, worker_in_steps
 from tune.sim.step_tables import prefill_table, warn_of_extrapolation
 from tune.sim.worker_models import decode_worker, prefill_worker, rank_router, worker_slowdowns
 from tune.spec.cluster import Calibration
@@ -119,6 +120,10 @@ def _run_decode(
         answer=accepted.answer,
         reserved=accepted.reserved,
     )
+    drafts = drafts_of(spec.decode, calibration)
+    if drafts is not None:
+        limits, steps = worker_in_steps(limits, drafts), times_in_steps(steps, drafts)
+        requests = requests_in_steps(requests, drafts, _draws(spec, len(worker)))
     result, ranks = empty_decode_result(worker, len(slowdown)), spec.decode.attention_ranks
     if ranks > 1:
         ranked = RankedWorker(limits, ranks, rank_router(calibration))
@@ -126,6 +131,12 @@ def _run_decode(
     else:
         decode(limits, slowdown, steps, requests, result)
     return limits, result
+
+
+def _draws(spec: TrialSpec, count: int) -> np.random.RandomState:
+    """Return random draws that depend on the shuffle and the number of requests."""
+    words = [spec.load.shuffle_seed, count, spec.decode.draft_tokens]
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
 
 
 def transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt: IntArray) -> FloatArray:

@@ -118,7 +118,7 @@ def decode_worker(
     recompute_step_s, recompute_token_s, recompute_pair_s = _recompute_costs(spec, calibration)
     worker = DecodeWorker(
         policy=_POLICY[engine.batching],
-        slots=min(engine.max_sequences, engine.token_budget),
+        slots=min(engine.max_sequences, engine.token_budget // (1 + engine.draft_tokens)),
         kv_tokens=kv_capacity_tokens(spec, "decode"),
         kv_block_tokens=engine.kv_block_tokens,
         transfer_latency_s=calibration.kv_transfer_latency_s,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt, SparseModel
+from tune.spec.draft_acceptance import Acceptance
 from tune.spec.environment import CommandWords, Environment
 from tune.spec.slurm_time import time_limit_s
 from tune.spec.step_table import DecodeRows, PrefillRows
@@ -77,6 +78,10 @@ class Calibration(SparseModel):
 
     `rank_router` is how a worker with attention data parallelism divides its requests among its ranks, by
     their prompts' tokens where it is None.
+
+    `draft_acceptance` is the share of decode steps in which the draft token of depth 1, 2, ... is accepted,
+    published shares where it is None. `draft_spread_frac` is the standard deviation over answers of the
+    tokens that a step makes, as a share of their mean.
     """
 
     prefill_scale: PositiveFloat
@@ -96,6 +101,8 @@ class Calibration(SparseModel):
     decode_step_gap_s: NonNegativeFloat | None = None
     kv_stall_token_s: NonNegativeFloat | None = None
     rank_router: RankRouter | None = None
+    draft_acceptance: Acceptance | None = None
+    draft_spread_frac: NonNegativeFloat | None = None
 
     @property
     def has_tables(self) -> bool:

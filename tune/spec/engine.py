@@ -98,6 +98,11 @@ class Engine(WithEnvironment):
         return self.tensor_parallel if self.attends_by_rank else 1
 
     @property
+    def draft_tokens(self) -> int:
+        """Return the tokens that a step checks beside that of each sequence: 0 without speculation."""
+        return 0
+
+    @property
     def max_sequences(self) -> int:
         """Return the most sequences that a worker runs at once; each rank of its own with attention DP."""
         return self._setting("max_sequences")

@@ -32,6 +32,11 @@ class StepRow(NamedTuple):
     steps: int = 1
 
 
+def draft_tokens(row: StepRow) -> int:
+    """Return the draft tokens that a decode step checked for each sequence beside the one it makes."""
+    return row.new_tokens // row.batch - 1
+
+
 COLUMNS = ("phase", *StepRow._fields)
 """Columns of a table's file; `steps` may be absent."""
 
@@ -82,6 +87,11 @@ def _read_file(path: Path, phase: Phase) -> tuple[StepRow, ...]:
             f"{path} has {len(rows)} rows of {phase}; expected rows with two different values of {size} at "
             "least, between which steps are interpolated"
         )
+    if phase == "decode" and len(depths := sorted({draft_tokens(row) for row in rows})) > 1:
+        raise ValueError(
+            f"{path} has decode steps with {', '.join(map(str, depths))} draft tokens a sequence; expected "
+            "as many in all of them"
+        )
     if len({row.context_tokens is None for row in rows}) > 1:
         raise ValueError(
             f"{path} has context_tokens in some rows of {phase} only; expected them in all rows or in none"
@@ -114,10 +124,10 @@ def _row(cells: dict[str, str]) -> tuple[str, StepRow]:
     if phase not in PHASES:
         raise ValueError(f"phase: found {phase!r}; expected {' or '.join(PHASES)}")
     batch, new_tokens = (_whole(cells, name, 1) for name in ("batch", "new_tokens"))
-    if phase == "decode" and new_tokens != batch:
+    if phase == "decode" and new_tokens % batch:
         raise ValueError(
-            f"new_tokens: found {new_tokens} with a batch of {batch}; expected {batch}, one token a "
-            "sequence: speculative decoding is not simulated"
+            f"new_tokens: found {new_tokens} with a batch of {batch}; expected {batch}, or a multiple of it "
+            "with draft tokens"
         )
     if new_tokens < batch:
         raise ValueError(f"new_tokens: found {new_tokens} with a batch of {batch}; expected {batch} or more")

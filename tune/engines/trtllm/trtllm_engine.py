@@ -208,8 +208,9 @@ class TrtLlmEngine(Engine):
 
     @property
     def unsimulated(self) -> Mapping[str, str]:
-        """Return what speculative decoding does; ranks with attention data parallelism are simulated."""
-        return {path: effect for path, effect in self.untimed.items() if path != "extra.enable_attention_dp"}
+        """Return what speculative decoding does, where it does not say how many tokens it drafts."""
+        known = {"extra.enable_attention_dp"} | ({"extra.speculative_config"} if self.draft_tokens else set())
+        return {path: effect for path, effect in self.untimed.items() if path not in known}
 
     @property
     def passed_through(self) -> Mapping[str, Any]:
