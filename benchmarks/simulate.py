@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aisimulate_trace import ITS_TIMEOUT_S, predicted, write_configuration
+from deepseek_r1_run import published_trial
 
 from tune.analysis.measure import measure
 from tune.backends.simulated import simulate_attempt
@@ -39,6 +40,7 @@ from tune.spec.trial import TrialSpec
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 RUNS = 5
+RANKED_QUERIES = 50_000
 
 
 def best_s(run: Callable[[], object]) -> float:
@@ -126,6 +128,18 @@ def print_speed(counts: tuple[int, ...]) -> None:
         line(count, best_s(lambda longer=longer: simulate_serving(longer, calibration)), memory_mb(count), "")  # type: ignore[misc]
 
 
+def print_ranks() -> None:
+    """Print the time of DeepSeek-R1 on decode workers of sixteen ranks, with draft tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec, calibration = published_trial(Path(folder))
+        ranked = with_queries(spec, RANKED_QUERIES)
+        seconds = best_s(lambda: simulate_serving(ranked, calibration))
+    rates = f"{RANKED_QUERIES / seconds:12.0f}{seconds / RANKED_QUERIES * 1e6:10.2f}"
+    print(
+        f"{RANKED_QUERIES:10}{seconds:10.4f}{rates}{'':6}  DeepSeek-R1, {spec.split.label}, 16 ranks a worker"
+    )
+
+
 def print_beside(program: str) -> None:
     """Print what both simulators predict for the arrivals and lengths of the default trial."""
     spec, calibration = shipped()
@@ -163,6 +177,7 @@ def main() -> None:
         print_memory(given.memory_of)
         return
     print_speed(tuple(given.counts))
+    print_ranks()
     if given.aisimulate:
         print_beside(given.aisimulate)
     else:

@@ -302,10 +302,11 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "words", "output"),
     [
-        ("simulate.py", [], "default trial"),
+        ("simulate.py", [], "16 ranks a worker"),
         ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
         ("two_published_runs.py", ["--shuffles", "2"], "2 of 2 shuffles"),
+        ("deepseek_r1_run.py", ["--shuffles", "1"], "2P4D, 64 queries/s, 1 shuffles"),
         ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
         ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
         ("render_recipes.py", ["tests/data/recipes"], "whole, 0 broken, 0 differs, 0 refused"),
