@@ -15,7 +15,9 @@ from tune.records.attempt_limit import read_limit
 from tune.records.folders import read_attempt
 from tune.records.held_time import read_free_after
 
-GPUS, STOP_S, BUDGET_S = 12, 5.0, 42.0
+GPUS, STOP_S, SENDING_S = 12, 5.0, 10.0
+BUDGET_S = 4 * SENDING_S + STOP_S - 1
+"""Seconds of the nodes that suffice for two trials, and never for four, however fast they start and end."""
 RATE = "target_qps: {kind: float, path: load.target_qps, low: 9.0, high: 10.0, step: 1.0}"
 OVERHEAD_S = 60.0
 """Seconds for which a job may hold its nodes before its attempt begins, and after its processes ended."""
@@ -25,8 +27,9 @@ OVERHEAD_S = 60.0
 def test_a_study_stops_before_it_would_exceed_its_budget(
     start: Start, slurm: SlurmRack, tmp_path: Path
 ) -> None:
-    """Two of its four trials run at once; while a third does, too little is left for the fourth."""
-    words = (*slurm.words, *small(), *stubbed(tmp_path / "stub"), "cluster.calibration.bring_up_s=0")
+    """Two of its four trials run at once; the budget is too small for the fourth, at times for the third."""
+    words = (*slurm.words, *small(queries=100, seconds=SENDING_S), "cluster.calibration.bring_up_s=0")
+    words = (*words, *stubbed(tmp_path / "stub"))
     budget = ("study.parallel=2", "study.n_trials=4", f"study.max_gpu_hours={GPUS * BUDGET_S / 3600}")
     process = start(*sweep(tmp_path, SPLIT, RATE), *words, *budget)
     said = printed(process)
