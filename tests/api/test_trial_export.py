@@ -58,19 +58,45 @@ def test_a_report_of_aggregated_workers_has_one_pool(aggregated: Path) -> None:
     assert [str(getattr(role, "value", role)) for role in pools] == ["replica"]
 
 
-def test_a_job_takes_aggregated_workers_and_recipes_do_not(
+def test_aggregated_workers_go_out_in_every_format(
     aggregated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("export.to=sbatch", "export.file=job")
     text = (aggregated / "job" / "job.sbatch").read_text()
     assert "aggregated_w17" in text
     assert "--disaggregation-mode" not in text
-    assert "none with aggregated workers is read" in capsys.readouterr().out
     for target in ("srt-slurm", "dgd"):
-        with pytest.raises(
-            ConfigurationError, match=f"found 18A; expected prefill .* as {target} is written"
-        ):
-            run(f"export.to={target}", IMAGE)
+        run(f"export.to={target}", f"export.file={target}.yaml", IMAGE)
+    said = capsys.readouterr().out
+    assert said.count("python -m tune import recipe=") == 3
+    assert "gives another trial" not in said
+
+
+def test_a_trial_in_a_closed_loop_goes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has users in the place of a rate, in the job, in srt-slurm's client and in the report."""
+    monkeypatch.chdir(tmp_path)
+    lengths = ("load=fixed", "load.dataset.inputs.range_rule=inferencex", "load.dataset.inputs.range_ratio=1")
+    loop = ("load.mode=concurrency", "load.concurrency=64", "load.target_qps=null", "slo.ttft_p99_s=null")
+    words = ["study.name=short", *lengths, *loop]
+    subprocess.run([sys.executable, "-m", "tune", *words], check=True, capture_output=True)
+    run("export.to=sbatch", "export.file=job")
+    client = Path("job/client.sh").read_text()
+    assert "--concurrency 64 --request-count 640 " in client
+    assert "--request-rate" not in client
+    run("export.to=srt-slurm", "export.file=recipe.yaml", IMAGE)
+    benchmark = yaml.safe_load(Path("recipe.yaml").read_text())["benchmark"]
+    assert (benchmark["req_rate"], benchmark["concurrencies"], benchmark["num_prompts_mult"]) == (
+        "inf",
+        [64],
+        10,
+    )
+    assert "gives another trial" not in capsys.readouterr().out
+    run("export.to=benchmark-report", "export.file=report.yaml")
+    report = load_benchmark_report(yaml.safe_load(Path("report.yaml").read_text()))
+    load = report.scenario.load.standardized
+    assert (load.concurrency, load.rate_qps) == (64, None)
 
 
 def test_a_report_of_llm_d_is_read_by_its_own_package(exporting: Path) -> None:

@@ -16,13 +16,13 @@ def test_a_study_starts_from_an_imported_recipe(tune: Tune, tmp_path: Path) -> N
     done = tune("import", f"recipe={RECIPE}", "to=mine")
     assert done.returncode == 0, done.stderr
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml")} == {
-        f"mine/{group}/example_2p1d.yaml" for group in ("model", "prefill", "decode", "recipe")
+        f"mine/{group}/example_2p1d.yaml" for group in ("model", "prefill", "decode", "sweep", "recipe")
     }
     assert "Not taken over:\n  line " in done.stdout
     plan = tune("--config-dir", "mine", "+recipe=example_2p1d", "action=plan", "cluster=slurm")
     assert plan.returncode == 0, plan.stderr
-    words = ("--config-dir", "mine", "+recipe=example_2p1d", "+sweep=pd_split", "study.n_trials=1")
-    study = tune(*words, "study.name=mine", "load.target_qps=2", "load.min_duration_s=10")
+    words = ("--config-dir", "mine", "+recipe=example_2p1d", "+sweep=example_2p1d", "study.n_trials=2")
+    study = tune(*words, "study.name=mine")
     assert study.returncode == 0, study.stderr
     assert names_in(tmp_path / "runs" / "mine") >= {"study.json"}
     again = tune("import", f"recipe={RECIPE}", "to=mine")

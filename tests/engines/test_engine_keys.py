@@ -106,7 +106,7 @@ def test_the_flat_engine_derives_other_sizes(largest: int, padding: bool, sizes:
         "cuda_graph_max_batch_size": largest,
         "cuda_graph_padding_enabled": padding,
     }
-    read = settings_of_keys(flat, context_tokens=4096)
+    read = settings_of_keys("decode", flat, context_tokens=4096)
     assert read["cuda_graph_config"] == {"enable_padding": padding, "batch_sizes": sizes}
     written = yaml.safe_load(engine_yaml(TrtLlmEngine.model_validate_json(json.dumps(read)), "flat"))
     assert written["cuda_graph_batch_sizes"] == sizes

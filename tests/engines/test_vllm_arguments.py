@@ -55,14 +55,14 @@ def engine_of(values: dict[str, Any]) -> VllmEngine:
 def test_what_is_written_is_read_back(drawn: dict[str, Any]) -> None:
     engine = engine_of(drawn)
     words = ("python3", "-m", "dynamo.vllm", "--model", "/m", *mode_arguments("decode"))
-    keys = keys_of_arguments((*words, *engine_arguments(engine)))
-    assert engine_of(settings_of_arguments(keys, None)) == engine
+    keys = keys_of_arguments("decode", (*words, *engine_arguments(engine)))
+    assert engine_of(settings_of_arguments("decode", keys, None)) == engine
     dashed = {name.replace("_", "-"): value for name, value in keys.items()}
-    assert comparable_arguments(keys) == comparable_arguments(dashed)
+    assert comparable_arguments("decode", keys) == comparable_arguments("decode", dashed)
 
 
 def test_absent_arguments_are_those_of_the_engine() -> None:
-    engine = engine_of(settings_of_arguments({}, 4096))
+    engine = engine_of(settings_of_arguments("decode", {}, 4096))
     assert (engine.max_num_seqs, engine.max_num_batched_tokens, engine.max_model_len) == (1024, 8192, 4096)
     assert engine.enable_prefix_caching, "vLLM's own default, which is not that of conf/prefill/vllm.yaml"
 
@@ -79,6 +79,6 @@ def test_absent_arguments_are_those_of_the_engine() -> None:
 def test_arguments_have_the_names_of_settings(
     words: tuple[str, ...], keys: dict[str, Any], gpus: int
 ) -> None:
-    found = keys_of_arguments(words)
+    found = keys_of_arguments("decode", words)
     assert (found, gpus_of_arguments(found)) == (keys, gpus)
     assert longest_prompt_of_arguments(found) == (99 if "max_model_len" in keys else float("inf"))

@@ -29,15 +29,15 @@ def test_what_is_written_is_read_back(pool: str, generation: str, make_spec: Mak
     engine = getattr(spec, pool)
     keys = yaml.safe_load(engine_yaml(engine, generation))
     assert generation_of_keys(keys) == generation
-    assert TrtLlmEngine.model_validate_json(json.dumps(settings_of_keys(keys, None))) == engine
+    assert TrtLlmEngine.model_validate_json(json.dumps(settings_of_keys("decode", keys, None))) == engine
     assert gpus_of_keys(keys) == engine.gpus
 
 
 def test_absent_keys_are_those_of_the_engine() -> None:
-    engine = TrtLlmEngine.model_validate(settings_of_keys({}, context_tokens=4096))
+    engine = TrtLlmEngine.model_validate(settings_of_keys("decode", {}, context_tokens=4096))
     assert (engine.max_batch_size, engine.max_num_tokens, engine.max_seq_len) == (2048, 8192, 4096)
     assert engine.cuda_graph_config is not None, "the engine captures graphs by default"
-    flat = settings_of_keys({"kv_cache_dtype": "fp8", "max_seq_len": 10}, None)
+    flat = settings_of_keys("decode", {"kv_cache_dtype": "fp8", "max_seq_len": 10}, None)
     assert (flat["cuda_graph_config"], flat["kv_cache_config"]) == (None, {"dtype": "fp8"})
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tune.deploy.plan import LaunchPlan
 from tune.recipes.formats import read_recipes
 from tune.recipes.recipe import Recipe
 from tune.spec.settings import Settings
+from tune.spec.split import Role
 
 DATA = Path(__file__).parents[1] / "data" / "recipes"
 
@@ -52,6 +55,11 @@ def only(file: Path) -> Recipe:
     """Return the one recipe of a file."""
     (recipe,) = read_recipes(str(file), None, shipped_settings().hardware)
     return recipe
+
+
+def with_pool(recipe: Recipe, role: Role, **changes: Any) -> Recipe:
+    """Return a recipe with other workers of a role."""
+    return replace(recipe, pools={**recipe.pools, role: replace(recipe.pools[role], **changes)})
 
 
 def left_out_paths(recipe: Recipe) -> set[str]:

@@ -25,6 +25,9 @@ FILES = (
     "dynamo_components.yaml",
     "vllm_graph.yaml",
     "wide_decode.yaml",
+    "aggregated.yaml",
+    "aggregated_roles.yaml",
+    "aggregated_graph.yaml",
 )
 VALUES: tuple[Any, ...] = (
     None, [], {}, -1, 0, 1.5, 1000, float("nan"), True, "", "x", "8192", "${x}", [1, "a"], [{}], {"a": 1},

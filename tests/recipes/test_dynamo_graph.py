@@ -11,13 +11,13 @@ from tune.errors import ConfigurationError
 def test_a_deployment_of_dynamo_with_its_config_maps() -> None:
     recipe = only(DATA / "dynamo_graph.yaml")
     assert (recipe.name, recipe.rack.nodes, recipe.dynamo) == ("example-graph", 4, "1.3.1")
-    assert (recipe.prefill.workers, recipe.prefill.gpus_per_worker) == (2, 4)
-    assert (recipe.decode.workers, recipe.decode.gpus_per_worker) == (1, 8)
-    assert recipe.decode.engine_keys["max_num_tokens"] == 512, "an option of the worker"
-    assert recipe.prefill.engine_keys["kv_cache_config"]["tokens_per_block"] == 64, (
+    assert (recipe.pools["prefill"].workers, recipe.pools["prefill"].gpus_per_worker) == (2, 4)
+    assert (recipe.pools["decode"].workers, recipe.pools["decode"].gpus_per_worker) == (1, 8)
+    assert recipe.pools["decode"].engine_keys["max_num_tokens"] == 512, "an option of the worker"
+    assert recipe.pools["prefill"].engine_keys["kv_cache_config"]["tokens_per_block"] == 64, (
         "the file of the ConfigMap"
     )
-    assert recipe.decode.env == {"TLLM_LOG_LEVEL": "INFO", "UCX_TLS": "cuda_ipc,rc"}
+    assert recipe.pools["decode"].env == {"TLLM_LOG_LEVEL": "INFO", "UCX_TLS": "cuda_ipc,rc"}
     assert (recipe.model.path, recipe.routing.router_mode) == (
         "nvidia/Llama-3.3-70B-Instruct-FP4",
         "round-robin",
@@ -32,12 +32,16 @@ def test_a_deployment_of_dynamo_with_its_config_maps() -> None:
 
 def test_a_deployment_of_v1beta1() -> None:
     recipe = only(DATA / "dynamo_components.yaml")
-    assert (recipe.routing.frontends, recipe.prefill.workers, recipe.decode.workers) == (2, 2, 1)
-    assert recipe.decode.engine_keys == {
+    assert (recipe.routing.frontends, recipe.pools["prefill"].workers, recipe.pools["decode"].workers) == (
+        2,
+        2,
+        1,
+    )
+    assert recipe.pools["decode"].engine_keys == {
         "tensor_parallel_size": 4, "max_batch_size": 8, "max_num_tokens": 128, "max_seq_len": 21000,
         "kv_cache_config": {"dtype": "fp8"},
     }, "option < file < override"  # fmt: skip
-    assert recipe.prefill.env == {"SHARED": "1"}
+    assert recipe.pools["prefill"].env == {"SHARED": "1"}
 
 
 @pytest.mark.parametrize(
@@ -74,15 +78,19 @@ def test_a_broken_deployment_is_named(before: str, after: str, part: str, change
 
 def test_a_deployment_with_workers_of_vllm() -> None:
     recipe = only(DATA / "vllm_graph.yaml")
-    assert (recipe.engine, recipe.prefill.workers, recipe.decode.gpus_per_worker) == ("dynamo_vllm", 2, 4)
-    assert recipe.prefill.engine_keys == {
+    assert (recipe.engine, recipe.pools["prefill"].workers, recipe.pools["decode"].gpus_per_worker) == (
+        "dynamo_vllm",
+        2,
+        4,
+    )
+    assert recipe.pools["prefill"].engine_keys == {
         "tensor_parallel_size": 2, "kv_cache_dtype": "fp8", "max_model_len": 21000, "enforce_eager": True,
         "max_num_batched_tokens": 16384, "enable_prefix_caching": False,
         "kv_transfer_config": {"kv_connector": "NixlConnector", "kv_role": "kv_producer"},
     }, "without a comment's words, and without the connector where it is that of tune"  # fmt: skip
-    assert recipe.decode.engine_keys["cudagraph_capture_sizes"] == [4, 1, 2]
-    assert recipe.decode.engine_keys["compilation_config.custom_ops+"] == "+rms_norm"
-    assert "kv_transfer_config" not in recipe.decode.engine_keys
+    assert recipe.pools["decode"].engine_keys["cudagraph_capture_sizes"] == [4, 1, 2]
+    assert recipe.pools["decode"].engine_keys["compilation_config.custom_ops+"] == "+rms_norm"
+    assert "kv_transfer_config" not in recipe.pools["decode"].engine_keys
     assert recipe.cluster["command_prefix"] == {"decode": ["numactl", "-m", "0,1"]}
     assert recipe.model.served_name == "meta-llama/Llama-3.3-70B-Instruct"
 
@@ -96,7 +104,7 @@ def test_workers_without_replicas_are_named(changed: Changed) -> None:
 def test_a_worker_of_vllm_decodes_where_it_is_not_said_to_prefill(changed: Changed) -> None:
     replaced = (("type: decode", "type: worker"), ("                - --disaggregation-mode=decode\n", ""))
     recipe = only(changed("vllm_graph.yaml", *replaced))
-    assert (recipe.prefill.workers, recipe.decode.workers) == (2, 1)
+    assert (recipe.pools["prefill"].workers, recipe.pools["decode"].workers) == (2, 1)
 
 
 MOUNTED = (
@@ -131,7 +139,7 @@ def test_files_of_a_config_map_are_found_where_they_are_mounted(
         with pytest.raises(ConfigurationError, match="which no ConfigMap of the file holds"):
             only(file)
     else:
-        assert (only(file).prefill.engine_keys["tensor_parallel_size"] == 4) is is_found
+        assert (only(file).pools["prefill"].engine_keys["tensor_parallel_size"] == 4) is is_found
 
 
 def test_whatever_else_config_maps_and_frontends_hold_is_listed(changed: Changed) -> None:

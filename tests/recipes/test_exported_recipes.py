@@ -48,7 +48,27 @@ TRIALS: dict[str, tuple[str, ...]] = {
         *("stack=dynamo_v1", "load.mode=capacity", "decode.tensor_parallel_size=8", "split.head=decode"),
         *("split.prefill_workers=7", "split.decode_workers=4", "prefill.scheduler_config=null"),
     ),
+    "aggregated workers": ("stack=dynamo_v1", "split=aggregated"),
+    "aggregated workers over two nodes, idle nodes, a head without any": (
+        *("stack=dynamo_v1", "split=aggregated", "split.aggregated_workers=7", "split.head=none"),
+        *("aggregated.tensor_parallel_size=8", "+aggregated.env.UCX_TLS=rc", "+aggregated.env.HF_TOKEN=null"),
+        *(f"+cluster.command_prefix.aggregated={NUMACTL}", "split.frontends=2"),
+    ),
+    "aggregated workers of vLLM": (
+        *("stack=dynamo_vllm", "split=aggregated", "aggregated=vllm", "split.head=decode"),
+        "split.aggregated_workers=5",
+    ),
+    "users of a closed loop": (
+        *("stack=dynamo_v1", "load=fixed", "load.mode=concurrency", "load.concurrency=48"),
+        *("load.target_qps=null", "load.dataset.inputs.range_rule=inferencex"),
+        *("load.dataset.inputs.range_ratio=0.8", "slo.ttft_p99_s=null"),
+    ),
+    "users of a closed loop, aggregated workers": (
+        *("stack=dynamo_v1", "split=aggregated", "load.mode=concurrency", "load.concurrency=2500"),
+        *("load.target_qps=null", "load.client_concurrency=4000", "load.min_queries=60000"),
+    ),
 }
+"""Overrides of the trials that go out and come back."""
 
 
 @cache
@@ -59,7 +79,8 @@ def settings(name: str) -> Settings:
 @cache
 def exported(name: str, target: Target) -> VerifiedExport:
     composed = settings(name)
-    return exported_trial(composed.trial_spec, composed.cluster, target, 10.0)
+    rate_qps = None if composed.load.is_closed_loop else 10.0
+    return exported_trial(composed.trial_spec, composed.cluster, target, rate_qps)
 
 
 def written(export: VerifiedExport, folder: Path) -> Path:
@@ -100,13 +121,18 @@ def test_the_answer_on_the_way_back_is_true(target: Target, tmp_path: Path) -> N
 
 @pytest.mark.slow  # composes configurations
 @pytest.mark.parametrize(
-    "file", ["schema2.yaml", "trtllm_slurm.yaml", "dynamo_graph.yaml", "vllm_graph.yaml"]
+    "file",
+    [
+        *("schema2.yaml", "trtllm_slurm.yaml", "dynamo_graph.yaml", "vllm_graph.yaml"),
+        *("aggregated.yaml", "aggregated_roles.yaml", "aggregated_graph.yaml"),
+    ],
 )
 def test_recipes_of_others_go_round(file: str) -> None:
     composed, _ = planned(*written_recipe(only(DATA / file), ()))
     facts = composed.cluster.model_copy(update={"container_image": "a/b:1"})
+    rate_qps = composed.load.target_qps
     for target in TARGETS:
-        assert exported_trial(composed.trial_spec, facts, target, 10.0).differences == (), target
+        assert exported_trial(composed.trial_spec, facts, target, rate_qps).differences == (), target
 
 
 @pytest.mark.slow  # composes configurations
@@ -133,11 +159,12 @@ def test_a_recipe_of_srt_slurm_has_its_schema(name: str) -> None:
     recipe = SrtRecipe.model_validate_json(json.dumps(content))
     assert getattr(recipe.engine, "publish_metrics", False) is False, "as workers of a plan"
     assert recipe.dynamo.request_plane == spec.stack.requests_over
-    assert recipe.roles["decode"].workers == spec.split.decode_workers
-    assert recipe.roles["prefill"].gpus == spec.prefill.gpus
+    assert [(role.workers, role.gpus) for role in recipe.roles.values()] == [
+        (pool.workers, pool.engine.gpus) for pool in spec.pools
+    ]
     nodes = [role.nodes for role in recipe.roles.values() if isinstance(role.nodes, int)]
     if "share nodes" not in name:  # what srt-slurm shares, and what it does not
-        assert sum(nodes) == spec.hardware.nodes
+        assert sum(nodes) + (spec.split.head == "none") == spec.hardware.nodes
 
 
 @pytest.mark.slow  # composes configurations
@@ -149,11 +176,14 @@ def test_a_deployment_of_dynamo_has_its_schema(name: str) -> None:
     named = {ConfigMap.model_validate_json(json.dumps(found)).metadata.name for found in maps}
     by_type = {component.type: component for component in deployment.spec.components}
     assert by_type["frontend"].replicas == spec.split.frontends
-    for role, engine in (("prefill", spec.prefill), ("decode", spec.decode)):
-        pod = by_type[role].podTemplate.spec
+    assert len(by_type) == 1 + len(spec.pools)
+    for role, engine, workers in spec.pools:
+        component = by_type["worker" if role == "aggregated" else role]
+        pod, nodes = component.podTemplate.spec, component.multinode
         per_pod = int(pod.containers[0].resources["limits"]["nvidia.com/gpu"])
-        nodes = by_type[role].multinode
         assert per_pod * (nodes.nodeCount if nodes else 1) == engine.gpus
+        assert component.replicas == workers
+        assert ("--disaggregation-mode" in pod.containers[0].args) == (role != "aggregated")
         assert {volume.configMap.name for volume in pod.volumes} == named
 
 

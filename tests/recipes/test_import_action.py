@@ -28,9 +28,18 @@ def run_import(file: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "replaced", "expected"),
     [
-        ("schema1.yaml", (), {"+sweep=pd_split", "load.mode=capacity"}),
-        ("schema1.yaml", (("fp4", "fp8"),), {"+sweep=pd_split", "cluster=slurm", "load.mode=fixed"}),
+        ("schema1.yaml", (), {"+sweep=example_2p1d"}),
+        ("schema1.yaml", (("[64, 128]", "[64]"),), {"+sweep=pd_split", "slo.ttft_p99_s=null"}),
+        ("schema1.yaml", (("  concurrencies: [64, 128]\n", ""),), {"+sweep=pd_split", "load.mode=capacity"}),
+        (
+            "schema1.yaml",
+            (("fp4", "fp8"), ("[64, 128]", "[64]")),
+            {"+sweep=pd_split", "cluster=slurm", "slo.ttft_p99_s=null"},
+        ),
         ("wide_decode.yaml", (), {"+sweep=pd_split", "cluster=slurm", "load.mode=fixed"}),
+        ("aggregated.yaml", (), {"cluster=slurm", "slo.ttft_p99_s=null"}),
+        ("aggregated_roles.yaml", (), {"cluster=slurm", "+sweep=example_4a"}),
+        ("aggregated_graph.yaml", (), {"load.mode=capacity"}),
         ("vllm_graph.yaml", (), {"+sweep=pd_split", "cluster=slurm", "load.mode=fixed"}),
         ("vllm_graph.yaml", (("-FP8", "-FP4"),), {"+sweep=pd_split", "load.mode=capacity"}),
     ],

@@ -23,6 +23,9 @@ FILES = (
     "dynamo_components.yaml",
     "vllm_graph.yaml",
     "wide_decode.yaml",
+    "aggregated.yaml",
+    "aggregated_roles.yaml",
+    "aggregated_graph.yaml",
 )
 KEY = "nobody_knows_this"
 
@@ -61,7 +64,7 @@ def _mappings(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 def _is_taken(recipe: Recipe) -> bool:
-    held = [recipe.cluster, recipe.routing, *(pool for _, pool in recipe.pools)]
+    held = [recipe.cluster, recipe.routing, *recipe.pools.values()]
     return any(KEY in str(part) for part in held)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only
+from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only, with_pool
 
 from tune.cli.imported_recipe import written_recipe
 from tune.config import compose_overrides, shipped_settings
@@ -16,7 +16,7 @@ from tune.errors import ConfigurationError
 from tune.recipes.choices import with_lengths
 from tune.recipes.formats import read_recipes
 from tune.recipes.plan_differences import differences
-from tune.recipes.recipe import Lengths
+from tune.recipes.recipe import ClosedLoop, Lengths, OfferedRate
 
 TABLE = DATA.parent / "recipe_table" / "configs" / "nvidia-master.yaml"
 PAIR = DATA.parent / "engine_pair"
@@ -25,10 +25,12 @@ PAIR = DATA.parent / "engine_pair"
 def test_schema_2_states_what_schema_1_does() -> None:
     recipe = only(DATA / "schema2.yaml")
     assert (recipe.rack.nodes, recipe.rack.head) == (4, "none"), "one node for etcd and NATS together"
-    assert (recipe.prefill.workers, recipe.prefill.gpus_per_worker) == (2, 2)
-    assert (recipe.decode.workers, recipe.decode.gpus_per_worker) == (1, 8)
-    assert recipe.prefill.env == {"NCCL_DEBUG": "INFO", "UCX_TLS": "cuda_ipc,rc"}, "the role's own value wins"
-    assert recipe.decode.env == {"NCCL_DEBUG": "WARN"}
+    assert (recipe.pools["prefill"].workers, recipe.pools["prefill"].gpus_per_worker) == (2, 2)
+    assert (recipe.pools["decode"].workers, recipe.pools["decode"].gpus_per_worker) == (1, 8)
+    assert recipe.pools["prefill"].env == {"NCCL_DEBUG": "INFO", "UCX_TLS": "cuda_ipc,rc"}, (
+        "the role's own value wins"
+    )
+    assert recipe.pools["decode"].env == {"NCCL_DEBUG": "WARN"}
     assert recipe.routing.frontends == 2
     assert recipe.model.served_name == "meta-llama/Llama-3.3-70B-Instruct"
     assert recipe.dynamo == "1.4.2"
@@ -37,8 +39,10 @@ def test_schema_2_states_what_schema_1_does() -> None:
     assert recipe.cluster["container_mounts"] == ["/data:/data"]
     assert left_out_paths(recipe) >= {
         "engine.numa_cpu_bind", "roles.prefill.env.NODE", "container_mounts.{model_path}",
-        "dynamo.source.pypi", "benchmark.concurrencies",
+        "dynamo.source.pypi",
     }  # fmt: skip
+    assert recipe.arrivals == ClosedLoop((4, 8, 16))
+    assert "benchmark.concurrencies" not in left_out_paths(recipe)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_schema_2_states_what_schema_1_does() -> None:
             "  decode:\n",
             "  agg:\n",
             "  agg:",
-            "prefill and decode workers: aggregated ones are not read",
+            "prefill and decode workers, or aggregated ones alone: prefill stands beside it",
         ),
         ("schema: 2", "schema: 3", "schema: 3", "schema: found 3; expected 1 or 2"),
     ],
@@ -70,17 +74,19 @@ def test_decode_workers_may_share_the_nodes_of_prefill(changed: Changed) -> None
         ("size: 8\n", "size: 2\n"),
     )
     recipe = only(changed("schema2.yaml", *replaced))
-    assert (recipe.rack.nodes, recipe.decode.gpus_per_worker) == (2, 2)
+    assert (recipe.rack.nodes, recipe.pools["decode"].gpus_per_worker) == (2, 2)
 
 
 def test_tensorrt_llms_benchmark_on_slurm() -> None:
     recipe = only(DATA / "trtllm_slurm.yaml")
     assert (recipe.name, recipe.rack.nodes, recipe.rack.head) == ("example_1c1g", 3, "decode")
-    assert (recipe.prefill.gpus_per_worker, recipe.decode.gpus_per_worker) == (4, 8)
-    assert recipe.decode.env == {"TLLM_LOG_LEVEL": "INFO", "TRTLLM_ENABLE_PDL": "1"}
+    assert (recipe.pools["prefill"].gpus_per_worker, recipe.pools["decode"].gpus_per_worker) == (4, 8)
+    assert recipe.pools["decode"].env == {"TLLM_LOG_LEVEL": "INFO", "TRTLLM_ENABLE_PDL": "1"}
     assert recipe.routing.env == {"TRTLLM_SERVER_DISABLE_GC": "1"}
     assert recipe.cluster["container_mounts"] == ["/data:/data", "/logs:/logs"]
-    assert left_out_paths(recipe) >= {"slurm.account", "benchmark.concurrency_list", "server"}
+    assert left_out_paths(recipe) >= {"slurm.account", "server"}
+    assert "benchmark.concurrency_list" not in left_out_paths(recipe)
+    assert recipe.arrivals == ClosedLoop((16,))
     assert recipe.cluster["command_prefix"]["decode"] == ["numactl", "-m", "0,1"], "numa_bind"
 
 
@@ -123,7 +129,7 @@ def test_what_a_shell_does_around_a_worker_is_listed(changed: Changed) -> None:
     assert shell[0] == "ulimit -n 9000;"
     assert shell[1].startswith("2>&1 | tee /tmp/log")
     assert "prefill" not in recipe.cluster["command_prefix"]
-    assert recipe.prefill.engine_keys["enable_prefix_caching"] is False
+    assert recipe.pools["prefill"].engine_keys["enable_prefix_caching"] is False
 
 
 @pytest.mark.parametrize(
@@ -145,22 +151,22 @@ def test_srt_slurm_binds_memory_as_the_gpu_and_the_recipe_say(
 
 @pytest.mark.parametrize(
     ("rate", "qps", "listed"),
-    [('"12.5"', 12.5, False), ("3", 3.0, False), ("inf", None, True), ("0", None, True)],
+    [('"12.5"', 12.5, set()), ("3", 3.0, set()), ("inf", None, set()), ("0", None, {"benchmark.req_rate"})],
 )
 def test_a_rate_of_srt_slurm_is_an_open_loop(
-    rate: str, qps: float | None, listed: bool, changed: Changed
+    rate: str, qps: float | None, listed: set[str], changed: Changed
 ) -> None:
     replaced = ('concurrencies: "4x8x16"', f"concurrencies: [64]\n  req_rate: {rate}")
     recipe = only(changed("schema2.yaml", replaced))
-    assert (recipe.rate.qps if recipe.rate else None) == qps
-    assert ({"benchmark.req_rate", "benchmark.concurrencies"} <= left_out_paths(recipe)) == listed
+    assert recipe.arrivals == (OfferedRate(qps, 64) if qps else ClosedLoop((64,)))
+    assert left_out_paths(recipe) & {"benchmark.req_rate", "benchmark.concurrencies"} == listed
     with pytest.raises(ConfigurationError, match=r"req_rate: found soon; expected queries/s, or inf"):
         only(changed("schema2.yaml", (replaced[0], "req_rate: soon")))
 
 
 def test_rows_of_inferencex_lead_to_their_recipe() -> None:
     (recipe,) = read_recipes(f"{TABLE}:two_prefill", None, shipped_settings().hardware)
-    assert (recipe.name, recipe.prefill.workers) == ("two_prefill", 2)
+    assert (recipe.name, recipe.pools["prefill"].workers) == ("two_prefill", 2)
     assert recipe.cluster["container_image"] == "nvcr.io/example/runtime:1.4.0", "the row's"
     left_out = {part.path: part for part in recipe.left_out}
     assert "its config file, which is what runs, has 2" in left_out["prefill.num-worker"].reason
@@ -182,7 +188,11 @@ def test_a_row_of_vllm_leads_to_its_recipe(tmp_path: Path) -> None:
     }
     (tmp_path / "table.yaml").write_text(yaml.safe_dump({"row": row}))
     recipe = only(tmp_path / "table.yaml")
-    assert (recipe.engine, recipe.prefill.workers, recipe.decode.gpus_per_worker) == ("dynamo_vllm", 2, 8)
+    assert (recipe.engine, recipe.pools["prefill"].workers, recipe.pools["decode"].gpus_per_worker) == (
+        "dynamo_vllm",
+        2,
+        8,
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,8 +239,8 @@ def test_lengths_fit_the_engines_where_a_recipe_states_none() -> None:
     assert fitted.lengths == Lengths(1024, 1024)
     assert "lengths of prompts and answers" in left_out_paths(fitted)
     for limit in ("max_seq_len", "max_num_tokens"):
-        keys = {**recipe.prefill.engine_keys, limit: 101}
-        shorter = replace(recipe, prefill=replace(recipe.prefill, engine_keys=keys))
+        keys = {**recipe.pools["prefill"].engine_keys, limit: 101}
+        shorter = with_pool(recipe, "prefill", engine_keys=keys)
         assert with_lengths(shorter, default).lengths == Lengths(50, 50)
     longer = only(DATA / "dynamo_graph.yaml")
     assert with_lengths(longer, default) == longer, "the benchmark's load fits"

@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from recipes.conftest import DATA, Planned, only
+from recipes.conftest import DATA, Planned, only, with_pool
 
 from tune.recipes.plan_differences import differences, written_out
-from tune.recipes.recipe import Lengths, Recipe
+from tune.recipes.recipe import ClosedLoop, Lengths, OfferedRate, Recipe
 
 pytestmark = pytest.mark.slow  # composes configurations
 
 
 def _with_keys(recipe: Recipe, **keys: Any) -> Recipe:
-    return replace(recipe, decode=replace(recipe.decode, engine_keys={**recipe.decode.engine_keys, **keys}))
+    return _decode(recipe, engine_keys={**recipe.pools["decode"].engine_keys, **keys})
 
 
 def _decode(recipe: Recipe, **changes: Any) -> Recipe:
-    return replace(recipe, decode=replace(recipe.decode, **changes))
+    return with_pool(recipe, "decode", **changes)
 
 
 def _routing(recipe: Recipe, **changes: Any) -> Recipe:
@@ -28,7 +28,7 @@ def _routing(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def _prefill(recipe: Recipe, **changes: Any) -> Recipe:
-    return replace(recipe, prefill=replace(recipe.prefill, **changes))
+    return with_pool(recipe, "prefill", **changes)
 
 
 CHANGES: dict[str, Callable[[Recipe], Recipe]] = {
@@ -46,6 +46,8 @@ CHANGES: dict[str, Callable[[Recipe], Recipe]] = {
     "rack: 4 x 4 GPUs": lambda recipe: replace(recipe, rack=replace(recipe.rack, nodes=5)),
     "frontend: A=None": lambda recipe: _routing(recipe, env={"A": "1"}),
     "longest prompt and answer: (3072, 1024)": lambda recipe: replace(recipe, lengths=Lengths(3072, 1000)),
+    "load: 128 users, in the recipe 127 users": lambda recipe: replace(recipe, arrivals=ClosedLoop((127, 4))),
+    "load: 128 users, in the recipe 2 queries/s": lambda recipe: replace(recipe, arrivals=OfferedRate(2.0)),
 }
 """What the comparison says of a recipe that was changed after it was planned."""
 
@@ -63,9 +65,10 @@ def test_defaults_of_the_engine_that_are_written_out_are_named(imported: Planned
     recipe = only(DATA / "schema1.yaml")
     _, plan = imported(recipe)
     assert written_out(recipe, plan) == ()
-    keys = {key: value for key, value in recipe.decode.engine_keys.items() if key != "max_num_tokens"}
+    stated = recipe.pools["decode"].engine_keys
+    keys = {key: value for key, value in stated.items() if key != "max_num_tokens"}
     keys["kv_cache_config"] = {"dtype": "fp8"}
-    shorter = replace(recipe, decode=replace(recipe.decode, engine_keys=keys))
+    shorter = _decode(recipe, engine_keys=keys)
     settings, plan = imported(shorter)
     assert differences(shorter, settings.trial_spec, plan) == ()
     assert set(written_out(shorter, plan)) == {

@@ -55,9 +55,9 @@ def test_what_is_left_out_is_listed_with_its_line() -> None:
     left_out = {part.path: part for part in only(file).left_out}
     assert set(left_out) == {
         "slurm.partition", "backend.prefill_environment.HF_TOKEN", "frontend.args.no-kv-events",
-        "benchmark.concurrencies", "benchmark.req_rate", "extra_mount[1]",
+        "extra_mount[1]",
     }  # fmt: skip
-    assert left_out["benchmark.concurrencies"].line == line_of(file, "concurrencies:")
+    assert left_out["slurm.partition"].line == line_of(file, "partition:")
     assert left_out["extra_mount[1]"].line == line_of(file, "configs/local.yaml")
 
 
@@ -77,7 +77,7 @@ def test_options_that_tune_refuses_are_left_out_with_the_reason(changed: Changed
 @pytest.mark.slow  # composes a configuration
 def test_a_secret_is_never_written(imported: Planned) -> None:
     recipe = only(DATA / SCHEMA_1)
-    assert recipe.prefill.env["HF_TOKEN"] is None
+    assert recipe.pools["prefill"].env["HF_TOKEN"] is None
     _, plan = imported(recipe)
     assert not [name for name, text in plan.files.items() if "not-a-real-one" in text]
 
@@ -196,7 +196,7 @@ def test_workers_get_the_gpus_of_their_nodes_where_none_are_stated(
 ) -> None:
     file = changed(SCHEMA_1, ("  gpus_per_prefill: 2\n", ""), ("  gpus_per_decode: 8\n", ""))
     recipe = only(file)
-    assert (recipe.prefill.gpus_per_worker, recipe.decode.gpus_per_worker) == (2, 8)
+    assert (recipe.pools["prefill"].gpus_per_worker, recipe.pools["decode"].gpus_per_worker) == (2, 8)
     _equal(recipe, imported)
 
 

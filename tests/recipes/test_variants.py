@@ -11,12 +11,12 @@ from recipes.conftest import DATA, line_of
 from tune.config import shipped_settings
 from tune.errors import ConfigurationError
 from tune.recipes.formats import read_recipes
-from tune.recipes.recipe import Recipe
+from tune.recipes.recipe import ClosedLoop, Recipe
 
 OVERRIDES = """
 override_long:
   name: long_prompts
-  benchmark: {isl: 4000, concurrencies: [8]}
+  benchmark: {isl: 4000, concurrencies: [8], warm: 3}
   health_check: null
 zip_override_batch:
   backend:
@@ -53,17 +53,21 @@ def test_every_variant_is_a_recipe(with_overrides: WithOverrides) -> None:
     assert long.lengths is not None
     assert (long.lengths.input_tokens, long.lengths.output_tokens) == (4000, 1024)
     assert "deadlines" not in long.cluster, "null deletes"
-    assert second.decode.engine_keys["max_batch_size"] == 32
-    assert second.decode.engine_keys["stream_interval"] == 5, "one value is for all"
-    assert second.prefill.engine_keys["max_batch_size"] == 8
-    assert second.prefill.engine_keys["max_num_tokens"] == 8192, "the base's"
+    assert long.arrivals == ClosedLoop((8,))
+    assert [recipe.arrivals for name, recipe in recipes.items() if recipe is not long] == [
+        ClosedLoop((1, 2)), ClosedLoop((3,)),
+    ]  # fmt: skip
+    assert second.pools["decode"].engine_keys["max_batch_size"] == 32
+    assert second.pools["decode"].engine_keys["stream_interval"] == 5, "one value is for all"
+    assert second.pools["prefill"].engine_keys["max_batch_size"] == 8
+    assert second.pools["prefill"].engine_keys["max_num_tokens"] == 8192, "the base's"
 
 
 def test_lines_are_those_of_the_file(with_overrides: WithOverrides) -> None:
     file = with_overrides(OVERRIDES)
     lines = {part.path: part.line for part in named(file)["long_prompts"].left_out}
-    assert lines["benchmark.concurrencies"] == line_of(file, "concurrencies: [8]")
-    assert lines["benchmark.req_rate"] == line_of(file, "req_rate")
+    assert lines["benchmark.warm"] == line_of(file, "warm: 3")
+    assert lines["slurm.partition"] == line_of(file, "partition")
 
 
 @pytest.mark.parametrize(

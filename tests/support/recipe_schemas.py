@@ -2,14 +2,15 @@
 
 The facts, in words of our own, are those of NVIDIA/srt-slurm, docs/schema/recipe.schema.json (0794007, read
 in full: every name, type and value of the blocks that tune writes), and of ai-dynamo/dynamo, the reference of
-DynamoGraphDeployment (nvidia.com/v1beta1, 1.6); both are under Apache-2.0.
+DynamoGraphDeployment (nvidia.com/v1beta1, 1.6); both are under Apache-2.0. Aggregated workers are the
+role `agg` of a recipe, and a component of the type `worker`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Known(BaseModel):
@@ -52,6 +53,8 @@ class SrtVllm(Known):
 
 
 class SrtRole(Known):
+    """A role: prefill and decode, or agg alone. Decode workers alone may colocate."""
+
     nodes: int | Literal["colocate"] | None = None
     workers: int | None = None
     gpus: int | None = None
@@ -94,6 +97,7 @@ class SrtBenchmark(Known):
     concurrencies: list[int] | str | None = None
     req_rate: str | int | None = "inf"
     random_range_ratio: float | None = None
+    num_prompts_mult: int | None = None
     use_chat_template: bool = True
 
 
@@ -111,7 +115,7 @@ class SrtRecipe(Known):
     resources: SrtResources
     slurm: SrtSlurm
     engine: Annotated[SrtTrtllm | SrtVllm, Field(discriminator="type")]
-    roles: dict[Literal["prefill", "decode"], SrtRole]
+    roles: dict[Literal["prefill", "decode", "agg"], SrtRole]
     frontend: SrtFrontend
     services: list[SrtService] = []
     dynamo: SrtDynamo
@@ -120,6 +124,22 @@ class SrtRecipe(Known):
     extra_mount: list[str] | None = None
     srun_options: dict[str, str] = {}
     sbatch_directives: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def roles_are_one_deployment(self) -> Self:
+        """Refuse what srt-slurm's loader does: mixed roles, others that colocate, too few nodes.
+
+        Source: docs/topology.md (1a36781).
+        """
+        assert set(self.roles) in ({"prefill", "decode"}, {"agg"}), "disaggregated or aggregated, never both"
+        for name, role in self.roles.items():
+            assert role.nodes != "colocate" or (name == "decode" and role.gpus), "decode alone colocates"
+            if isinstance(role.nodes, int) and role.gpus and role.workers:
+                fits = role.nodes * self.resources.gpus_per_node >= role.gpus * role.workers
+                assert fits or "colocate" in [other.nodes for other in self.roles.values()], name
+        if "agg" in self.roles:
+            assert self.frontend.placement.node != "first_decode", "there is no decode worker"
+        return self
 
 
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]

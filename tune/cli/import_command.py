@@ -11,15 +11,16 @@ from tune.cli.output import show
 from tune.config import ComposedConfig
 from tune.core.files import write_error
 from tune.deploy.plan import LaunchPlan
-from tune.engines.check import check
+from tune.engines.check import check, check_simulated
 from tune.errors import ConfigurationError
 from tune.recipes.formats import read_recipes
 from tune.recipes.options import left_out_text, option_name
 from tune.recipes.plan_differences import differences, written_out
-from tune.recipes.recipe import Recipe
+from tune.recipes.recipe import OfferedRate, Recipe
+from tune.recipes.recipe_load import has_sweep
 from tune.spec.findings import Finding, only_errors
+from tune.spec.load import load_text
 from tune.spec.settings import Settings
-from tune.spec.timed_rules import check_timed
 
 
 def import_action(composition: ComposedConfig) -> None:
@@ -88,19 +89,31 @@ def _taken(recipe: Recipe, settings: Settings) -> Iterator[str]:
     yield f"recipe    {recipe.name}: {recipe.origin}"
     yield f"model     {settings.model.name}, served as {settings.model.served_name}"
     yield f"rack      {rack.nodes} nodes x {rack.gpus_per_node} {rack.name}, {settings.split.label}"
-    for role, pool in recipe.pools:
+    for role, pool in recipe.pools.items():
         yield (
             f"{role:<9} {pool.workers} x {pool.gpus_per_worker} GPUs, {len(pool.engine_keys)} engine keys, "
             f"{len(pool.env)} environment variables"
         )
     if recipe.lengths:
-        yield f"load      {recipe.lengths.input_tokens} + {recipe.lengths.output_tokens} tokens at most"
+        tokens = f"{recipe.lengths.input_tokens} + {recipe.lengths.output_tokens} tokens at most"
+        yield f"load      {tokens}{_arrivals(recipe)}"
     for name, value in recipe.cluster.items():
         yield f"cluster   {name}: {value}"
     if recipe.kept:
         found, before = settings.trial_spec.trial_id, recipe.kept.trial_id
         same = "as exported" if found == before else f"which differs from the exported {before}"
         yield f"trial     {found}, {same}; in the comments were {', '.join(recipe.kept.groups)}"
+
+
+def _arrivals(recipe: Recipe) -> str:
+    """Return what is sent, in words, behind the lengths; nothing where the recipe does not say."""
+    if isinstance(recipe.arrivals, OfferedRate):
+        return f", {load_text(recipe.arrivals.qps, None)}"
+    if recipe.arrivals is None:
+        return ""
+    users = recipe.arrivals.users
+    several = f", the most of {', '.join(map(str, users))}" if len(users) > 1 else ""
+    return f", a closed loop of {load_text(None, recipe.arrivals.most)}{several}"
 
 
 def _not_taken(recipe: Recipe, plan: LaunchPlan) -> Iterator[str]:
@@ -121,14 +134,25 @@ def _broken(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _next_commands(folder: Path, recipe: Recipe, settings: Settings) -> Iterator[str]:
-    """Yield the commands that start from what was written: a study needs a rate, or searches for it."""
+    """Yield the commands that start from what was written.
+
+    A study is the recipe's own sweep of users, else of the split; aggregated workers have none, and are
+    measured as they are. It needs a rate, searches for it, or has the recipe's users.
+    """
     name = option_name(recipe)
     words = ["python", "-m", "tune", "--config-dir", str(folder), f"+recipe={name}"]
     yield f"plan      {shlex.join([*words, 'action=plan', 'cluster=slurm'])}"
-    where = ["load.mode=capacity"]
-    untimed = check_timed(settings.trial_spec)
+    untimed = only_errors(check_simulated(settings.trial_spec))
     if untimed:
         what = f"{untimed[0].path} ({untimed[0].found})"
         yield f"          No simulated rack can time {what}: measure it with Slurm."
-        where = ["cluster=slurm", "load.mode=fixed"]
-    yield f"study     {shlex.join([*words, '+sweep=pd_split', *where, f'study.name={name}'])}"
+        words.append("cluster=slurm")
+    if has_sweep(recipe):
+        words.append(f"+sweep={name}")
+    elif not recipe.is_aggregated:
+        words.append("+sweep=pd_split")
+    if not settings.load.is_closed_loop:
+        words.append("load.mode=fixed" if untimed else "load.mode=capacity")
+    elif not has_sweep(recipe):
+        words.append("slo.ttft_p99_s=null")  # all users send their first query at once
+    yield f"study     {shlex.join([*words, f'study.name={name}'])}"

@@ -31,7 +31,7 @@ def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, di
     if choices.context_tokens is None and "model" not in choices.written:
         model = compose_overrides([f"model={choices.model}"]).settings.model
         choices = replace(choices, context_tokens=model.context_tokens)
-    kept = without_own_variables(recipe, _own_variables(choices.stack, pool_words(recipe.engine)))
+    kept = without_own_variables(recipe, _own_variables(choices.stack, pool_words(recipe)))
     kept = with_lengths(kept, shipped_settings().load.dataset)
     return kept, recipe_files(kept, choices)
 

@@ -29,7 +29,7 @@ from tune.recipes.srt_writer import write_srt_slurm
 from tune.spec.cluster import ClusterFacts
 from tune.spec.cluster_rules import example_values
 from tune.spec.engine_table import ENGINES
-from tune.spec.split import ROLES
+from tune.spec.split import ALL_ROLES
 from tune.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -49,11 +49,14 @@ _BEST = "best"
 
 @dataclass(frozen=True)
 class RecordedTrial:
-    """Hold a trial of a study: its configuration, its outcome if there is one, the rate to offer it."""
+    """Hold a trial of a study: its configuration, its outcome if there is one, the rate to offer it.
+
+    A closed loop has no rate.
+    """
 
     spec: TrialSpec
     outcome: Outcome | None
-    rate_qps: float
+    rate_qps: float | None
     study: StudyRecord
 
 
@@ -116,7 +119,9 @@ def export_report(composition: ComposedConfig) -> None:
     show("\n".join(["Not in the report:", *(f"  {part}" for part in NOT_REPORTED)]))
 
 
-def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qps: float) -> VerifiedExport:
+def exported_trial(
+    spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qps: float | None
+) -> VerifiedExport:
     """Return a trial for another launcher, after it was imported again.
 
     Parameters
@@ -126,7 +131,7 @@ def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qp
     target
         The format.
     rate_qps
-        The rate at which a folder for Slurm sends its load.
+        The rate at which a folder for Slurm sends its load, None for a closed loop.
 
     Returns
     -------
@@ -138,11 +143,6 @@ def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qp
     ConfigurationError
         For a trial that the other program cannot launch.
     """
-    if spec.split.aggregated_workers and target != "sbatch":
-        raise ConfigurationError(
-            f"split: found {spec.split.label}; expected prefill and decode workers, as {target} is written "
-            "for them alone. export.to=sbatch takes aggregated ones."
-        )
     plan = render(spec, facts)
     if target == "sbatch":
         written = ExportedRecipe(_job_files(spec, facts, plan, rate_qps), JOB)
@@ -151,7 +151,7 @@ def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qp
     written = written.with_placeholders(
         example_values(facts, {pool.role: pool.engine for pool in spec.pools} | {"stack": spec.stack})
     )
-    if ENGINES[spec.stack.engine].recipe_name is None or spec.split.aggregated_workers:
+    if ENGINES[spec.stack.engine].recipe_name is None:
         return VerifiedExport(written.with_kept(keep(spec, {})), (), None)
     plain = spec.model_dump(mode="json")
     first = _imported(written.with_kept(keep(spec, {})), target)
@@ -161,12 +161,12 @@ def exported_trial(spec: TrialSpec, facts: ClusterFacts, target: Target, rate_qp
     unequal = (*second.unequal, *_paths(missing_settings(plain, second.spec.model_dump(mode="json"))))
     if not unequal and second.spec.trial_id != spec.trial_id:
         unequal = tuple(_paths(missing_settings(second.spec.model_dump(mode="json"), plain)))
-    pools = _paths({role: over[role] for role in ROLES if role in over})
+    pools = _paths({role: over[role] for role in ALL_ROLES if role in over})
     return VerifiedExport(recipe, (*_unstated(plain, first.stated), *pools), unequal)
 
 
 def _job_files(
-    spec: TrialSpec, facts: ClusterFacts, plan: LaunchPlan, rate_qps: float
+    spec: TrialSpec, facts: ClusterFacts, plan: LaunchPlan, rate_qps: float | None
 ) -> dict[str, str | bytes]:
     manifest = ProcessManifest.model_validate_json(plan.files[MANIFEST_FILE])
     return standalone_job(spec, facts, plan, manifest, rate_qps)
@@ -227,7 +227,7 @@ def _report(exported: VerifiedExport, path: Path, target: Target) -> Iterator[st
         yield "Not exported:"
         yield from (f"  {left_out_text(part)}" for part in exported.recipe.left_out)
     if exported.differences is None:
-        yield "import    not possible: no recipe has mock engines, and none with aggregated workers is read"
+        yield "import    not possible: no recipe has mock engines"
         return
     yield f"import    {shlex.join(['python', '-m', 'tune', 'import', f'recipe={path}', 'to=DIR'])}"
     if exported.differences:
@@ -247,17 +247,7 @@ def recorded_trial(composition: ComposedConfig) -> RecordedTrial:
     spec, outcome = recorded.read_spec(), recorded.read_outcome()
     assert spec is not None
     rate_qps = verified_or_offered_qps(outcome) if outcome else spec.load.target_qps
-    return RecordedTrial(spec, outcome, _rate_to_export(rate_qps), record)
-
-
-def _rate_to_export(rate_qps: float | None) -> float:
-    """Return the rate; raise ConfigurationError for a closed loop, which has none."""
-    if rate_qps is None:
-        raise ConfigurationError(
-            "load.mode: found concurrency; expected a trial at a rate: what is exported sends at one. Name "
-            "another with trial=ID."
-        )
-    return rate_qps
+    return RecordedTrial(spec, outcome, rate_qps, record)
 
 
 def _best_trial(folder: StudyFolder, record: StudyRecord) -> RecordedTrial:
@@ -275,7 +265,7 @@ def _best_trial(folder: StudyFolder, record: StudyRecord) -> RecordedTrial:
             f"trial={_BEST}: no trial of {record.name} held its SLO; expected one that did. Name any other "
             "with trial=ID."
         )
-    return RecordedTrial(spec, best.trial, _rate_to_export(best.rate_qps), record)
+    return RecordedTrial(spec, best.trial, best.rate_qps, record)
 
 
 def _spec_of(best: RecommendedConfiguration, folder: StudyFolder) -> TrialSpec | None:

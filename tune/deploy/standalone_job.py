@@ -39,16 +39,21 @@ set -euo pipefail
 urls=()
 for endpoint in $ENDPOINTS; do urls+=(--url "$endpoint"); done
 exec aiperf profile --model "$MODEL" --tokenizer "$MODEL_PATH" "${{urls[@]}}" \\
-    --endpoint-type {endpoint} --streaming --arrival-pattern poisson --request-rate {qps:g} \\
+    --endpoint-type {endpoint} --streaming {rate}\\
     --concurrency {most} --request-count {queries} \\
     --isl {isl} --isl-stddev {isl_sd} --osl {osl} --osl-stddev {osl_sd} --extra-inputs ignore_eos:true \\
     --random-seed {seed} --output-artifact-dir "$1"
 """
-"""Source of the options: AIPerf, aiperf profile --help."""
+"""Source of the options: AIPerf, aiperf profile --help. Without a rate its requests are a closed loop of as
+many users as --concurrency says (its Load Generator Options Reference)."""
 
 
 def standalone_job(
-    spec: TrialSpec, facts: ClusterFacts, plan: LaunchPlan, manifest: ProcessManifest, target_qps: float
+    spec: TrialSpec,
+    facts: ClusterFacts,
+    plan: LaunchPlan,
+    manifest: ProcessManifest,
+    target_qps: float | None,
 ) -> dict[str, str | bytes]:
     """Return the files of the folder by their names.
 
@@ -59,7 +64,7 @@ def standalone_job(
     plan, manifest
         The plan of both.
     target_qps
-        Rate at which client.sh sends.
+        Rate at which client.sh sends, None for a closed loop.
 
     Returns
     -------
@@ -150,14 +155,14 @@ def _client_command(spec: TrialSpec, facts: ClusterFacts) -> list[str]:
     ]
 
 
-def _client(spec: TrialSpec, target_qps: float) -> str:
-    """Return client.sh at a rate, for as many queries as a run of the trial has at that rate."""
-    load = spec.load.at(target_qps)
+def _client(spec: TrialSpec, target_qps: float | None) -> str:
+    """Return client.sh at a rate, or for the trial's users, with as many queries as such a run has."""
+    load = spec.load if target_qps is None else spec.load.at(target_qps)
     prompts, answers = draw_lengths(load.dataset, load.dataset.samples, True, load.shuffle_seed)
     return _CLIENT.format(
         endpoint=load.api,
-        qps=target_qps,
-        most=load.client_concurrency,
+        rate="" if target_qps is None else f"--arrival-pattern poisson --request-rate {target_qps:g} ",
+        most=load.concurrency or load.client_concurrency,
         queries=load.expected_queries,
         isl=round(float(prompts.mean())),
         isl_sd=round(float(prompts.std())),

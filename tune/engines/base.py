@@ -247,7 +247,7 @@ class EngineFileReader(Protocol):
     def rank_launcher(self) -> str | None:
         """Return the program, before the interpreter, that starts a worker's ranks; None without one."""
 
-    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+    def keys_of_words(self, role: Role, words: Sequence[str]) -> dict[str, Any]:
         """Return the keys that the words of a worker's command line state, without those of the deployment.
 
         Raises ValueError, with the option and its value, for one that is no number where the engine has one.
@@ -262,10 +262,12 @@ class EngineFileReader(Protocol):
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return the generation of an engine's file, a value of `stack.engine_yaml`."""
 
-    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+    def settings_of_keys(
+        self, role: Role, keys: Mapping[str, Any], context_tokens: int | None
+    ) -> dict[str, Any]:
         """Return the settings of a pool, not validated; `context_tokens` is the model's longest sequence."""
 
-    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def comparable_keys(self, role: Role, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of a file in a form in which equal configurations are equal."""
 
     def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tune.deploy.standalone_job import CLIENT, JOB, STEP
 from tune.engines.registry import file_reader
@@ -27,7 +27,7 @@ from tune.recipes.recipe import Head, LeftOut, Lines, Pool, Rack, Recipe, Routin
 from tune.recipes.yaml_documents import read_documents
 from tune.spec.engine_table import engine_in_recipes, recipe_names
 from tune.spec.environment import without_secrets
-from tune.spec.split import HEAD_NODE, ROLES, Role
+from tune.spec.split import ALL_ROLES, HEAD_NODE, Role
 
 _NODES = re.compile(r"^#SBATCH --nodes=(\d+)$", re.MULTILINE)
 _NODE_LIST = re.compile(r"--nodelist=\$\(nodelist ([\d,]+)\)")
@@ -72,19 +72,15 @@ def read_bundle(folder: Path) -> Recipe:
     steps = list(_steps(file, text))
     engine = _engine(file, steps)
     frontends = [step for step in steps if step.name.startswith("frontend")]
-    workers = {role: [step for step in steps if step.name.startswith(f"{role}_w")] for role in ROLES}
-    for role, found in workers.items():
-        if not found:
-            raise _error(file, 1, f"no {role} workers", f"lines that begin with {STEP} {role}_w0")
+    workers = _workers(file, steps)
     nodes = _NODES.search(text)
-    first = workers["decode"][0]
+    first = workers["aggregated" if "aggregated" in workers else "decode"][0]
     hardware = kept.groups.get("hardware", {}) if kept else {}
     recipe = Recipe(
         name=kept.trial_id if kept else folder.name,
         origin=f"{folder}, a job of tune's export",
         engine=engine,
-        prefill=_pool(folder, engine, "prefill", workers["prefill"]),
-        decode=_pool(folder, engine, "decode", workers["decode"]),
+        pools={role: _pool(folder, engine, role, found) for role, found in workers.items()},
         rack=Rack(
             int(nodes[1]) if nodes else 1 + max(node for step in steps for node in step.nodes),
             hardware.get("gpus_per_node", max(_tasks_per_node(step) for step in steps)),
@@ -99,7 +95,7 @@ def read_bundle(folder: Path) -> Recipe:
         ),
         lengths=None,
         model=_model(first),
-        cluster=_cluster(workers, frontends, file_reader(engine).rank_launcher),
+        cluster=_cluster(first, workers, frontends, file_reader(engine).rank_launcher),
         dynamo=None,
         left_out=(
             LeftOut("#SBATCH", "", 1, "facts of the cluster; yours stand in your own file of facts"),
@@ -108,6 +104,23 @@ def read_bundle(folder: Path) -> Recipe:
         stated=(Lines(str(file)),),
     )
     return apply_kept(recipe, kept)
+
+
+def _workers(file: Path, steps: list[_Step]) -> dict[Role, list[_Step]]:
+    """Return the workers by role: prefill and decode, or aggregated ones alone."""
+    found: dict[Role, list[_Step]] = {
+        role: [step for step in steps if step.name.startswith(f"{role}_w")] for role in ALL_ROLES
+    }
+    aggregated = found.pop("aggregated")
+    if aggregated and any(found.values()):
+        others = ", ".join(role for role, beside in found.items() if beside)
+        raise _error(file, aggregated[0].line, f"aggregated workers beside {others}", "one kind of workers")
+    if aggregated:
+        return {"aggregated": aggregated}
+    for role, of_role in found.items():
+        if not of_role:
+            raise _error(file, 1, f"no {role} workers", f"lines that begin with {STEP} {role}_w0")
+    return found
 
 
 def _steps(file: Path, text: str) -> Iterator[_Step]:
@@ -135,7 +148,7 @@ def _steps(file: Path, text: str) -> Iterator[_Step]:
 def _engine(file: Path, steps: list[_Step]) -> str:
     for step in steps:
         module = step.command.module or ""
-        if step.name.startswith(ROLES):
+        if step.name.startswith(ALL_ROLES):
             engine = engine_in_recipes(module.removeprefix("dynamo."))
             if engine is None:
                 programs = " or ".join(f"dynamo.{name}" for name in recipe_names())
@@ -150,7 +163,7 @@ def _pool(folder: Path, engine: str, role: Role, workers: list[_Step]) -> Pool:
         (document,) = read_documents(folder / f"{role}.yaml")
         keys: dict[str, Any] = dict(document.root().content)
     else:
-        keys = reader.keys_of_words(command.words)
+        keys = reader.keys_of_words(role, command.words)
         document = Document(str(folder / JOB), keys, {(): workers[0].line})
     require_shapes(document, (), keys, engine)
     stated = Lines(document.file, 1 if reader.has_file else workers[0].line)
@@ -168,9 +181,11 @@ def _tasks_per_node(step: _Step) -> int:
 
 
 def _head(workers: Mapping[Role, list[_Step]]) -> Head:
-    pools: tuple[Literal["prefill", "decode"], ...] = ("prefill", "decode")
-    on_head = (pool for pool in pools if any(HEAD_NODE in step.nodes for step in workers[pool]))
-    return next(on_head, "none")
+    """Return the pool on the first node; aggregated workers there are those that prefill."""
+    for role, steps in workers.items():
+        if any(HEAD_NODE in step.nodes for step in steps):
+            return "decode" if role == "decode" else "prefill"
+    return "none"
 
 
 def _model(worker: _Step) -> ServedModel:
@@ -180,10 +195,9 @@ def _model(worker: _Step) -> ServedModel:
 
 
 def _cluster(
-    workers: Mapping[Role, list[_Step]], frontends: list[_Step], launcher: str | None
+    worker: _Step, workers: Mapping[Role, list[_Step]], frontends: list[_Step], launcher: str | None
 ) -> dict[str, Any]:
     """Return the settings of the group cluster that the commands state; `launcher` starts ranks."""
-    worker = workers["decode"][0]
     options = dict(option.removeprefix("--").partition("=")[::2] for option in worker.options)
     mounts = [m for m in options.get("container-mounts", "").split(",") if m and not PLACEHOLDER.search(m)]
     firsts: dict[str, _Step] = {role: steps[0] for role, steps in workers.items()}

@@ -14,6 +14,7 @@ from tune.recipes.options import Choices, option_name
 from tune.recipes.recipe import LeftOut, Lengths, Recipe
 from tune.recipes.stated_lines import value_at
 from tune.spec.dataset import Dataset
+from tune.spec.split import READS_PROMPTS
 from tune.spec.stack import GENERATIONS
 
 _HARDWARE: Mapping[str, str] = {
@@ -30,7 +31,7 @@ _STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested_1_0": "dynamo_v04"}
 """Option of the group stack, by the generation of the engine's YAML where that decides."""
 
 _ENGINE_OPTIONS: Mapping[str, tuple[str, str]] = {"dynamo_vllm": ("dynamo_vllm", "vllm")}
-"""Options of the groups stack and of both pools that an engine has, where they do not follow Dynamo's
+"""Options of the groups stack and of every pool that an engine has, where they do not follow Dynamo's
 generation."""
 
 _UNSTATED_TOKENS = 1024
@@ -65,15 +66,17 @@ def _kept_groups(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     return dict(recipe.kept.groups.items()) if recipe.kept else {}
 
 
-def pool_words(engine: str) -> tuple[str, ...]:
-    """Return the overrides that choose pools of an engine; none where the shipped pools are its own."""
-    options = _ENGINE_OPTIONS.get(engine)
-    return (f"prefill={options[1]}", f"decode={options[1]}") if options else ()
+def pool_words(recipe: Recipe) -> tuple[str, ...]:
+    """Return the overrides that choose pools like those of a recipe; none where the shipped ones are."""
+    split = ("split=aggregated",) if recipe.is_aggregated else ()
+    options = _ENGINE_OPTIONS.get(recipe.engine)
+    return (*split, *(f"{role}={options[1]}" for role in recipe.pools)) if options else split
 
 
 def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
     """Return a recipe with lengths that its engines take, where it states none and `default` is too long."""
-    longest_tokens = file_reader(recipe.engine).longest_prompt_of_keys(recipe.prefill.engine_keys)
+    (reading,) = (pool for role, pool in recipe.pools.items() if role in READS_PROMPTS)
+    longest_tokens = file_reader(recipe.engine).longest_prompt_of_keys(reading.engine_keys)
     if recipe.lengths or "load" in _kept_groups(recipe) or longest_tokens >= default.longest_prompt_tokens:
         return recipe
     tokens = min(_UNSTATED_TOKENS, int(longest_tokens) // 2)
@@ -90,7 +93,7 @@ def _stack(recipe: Recipe) -> str:
     reader = file_reader(recipe.engine)
     if kept:
         return next(stack for stack in GENERATIONS if kept == stack or kept.startswith(f"{stack}_"))
-    generations = {reader.generation_of_keys(pool.engine_keys) for _, pool in recipe.pools}
+    generations = {reader.generation_of_keys(pool.engine_keys) for pool in recipe.pools.values()}
     decisive = [stack for generation, stack in _STACKS.items() if generation in generations]
     before_1 = recipe.dynamo is not None and recipe.dynamo.startswith("0.")
     return decisive[0] if decisive else "dynamo_v07" if before_1 else "dynamo_v1"

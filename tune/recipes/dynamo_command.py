@@ -13,6 +13,7 @@ from tune.engines.base import EngineFileReader
 from tune.recipes.document import Document, KeyPath, Section, shown
 from tune.recipes.kubernetes_pod import ESCAPED
 from tune.spec.environment import without_secrets
+from tune.spec.split import Role
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 _CONTINUED = re.compile(r"\\\n")
@@ -79,14 +80,18 @@ def _options(words: Sequence[str]) -> dict[str, str]:
 
 
 def keys_of_worker(
-    command: DynamoCommand, reader: EngineFileReader, file_keys: Mapping[str, Any], container: Section
+    role: Role,
+    command: DynamoCommand,
+    reader: EngineFileReader,
+    file_keys: Mapping[str, Any],
+    container: Section,
 ) -> dict[str, Any]:
     """Return the keys that reach the engine: options, over them its file, over that the override.
 
     Parameters
     ----------
-    command
-        The worker's command.
+    role, command
+        The worker's pool and its command.
     reader
         Reads the engine's options.
     file_keys
@@ -105,7 +110,7 @@ def keys_of_worker(
         For an option that is no number, or an override that is no JSON.
     """
     try:
-        keys = merged_keys(reader.keys_of_words(command.words), file_keys)
+        keys = merged_keys(reader.keys_of_words(role, command.words), file_keys)
     except ValueError as error:
         raise _wrong(container, str(error), "a number") from None
     override = command.options.get(_OVERRIDE)
@@ -117,14 +122,14 @@ def keys_of_worker(
     return keys
 
 
-def other_options(command: DynamoCommand, reader: EngineFileReader) -> dict[str, str]:
+def other_options(role: Role, command: DynamoCommand, reader: EngineFileReader) -> dict[str, str]:
     """Return the options of a worker that are no keys of its engine; where all are, there is none."""
     if not reader.has_file:
         return {}
     return {
         name: value
         for name, value in command.options.items()
-        if name not in (_FILE, _OVERRIDE) and not reader.keys_of_words([name, "0"])
+        if name not in (_FILE, _OVERRIDE) and not reader.keys_of_words(role, [name, "0"])
     }
 
 

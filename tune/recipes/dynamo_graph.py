@@ -39,6 +39,11 @@ _DECODES_UNSAID = "dynamo.vllm"
 """Program whose workers decode where they are not said to prefill. Source: Dynamo, components/src/dynamo/
 vllm/args.py before 1.0, and deployments of that time (planner/tests/manual/perf_test_configs)."""
 
+_AGGREGATED_MODES = ("agg", "prefill_and_decode")
+"""What --disaggregation-mode calls workers that do both. Source: ai-dynamo 1.6.1, dynamo/common/constants.py
+and dynamo/trtllm/constants.py."""
+
+_EITHER = "prefill and decode workers, or aggregated ones alone"
 _OF_A_SHELL = frozenset(";&|<>=`$")
 _EXPECTED_ENGINE = "the engines of which tune reads recipes"
 _NODE_SIZES = (4, 8)
@@ -77,28 +82,29 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
     engine = _engine(document, pods, commands)
     if "backendFramework" in spec and engine_in_recipes(spec.required_text("backendFramework")) != engine:
         raise spec.wrong("backendFramework", f"{ENGINES[engine].recipe_name}, which the workers run")
-    workers = _workers(document, engine, pods, commands, _config_maps(documents))
-    routing, command = _routing(pods, commands), workers["decode"].command
+    roles = _roles(document, pods, commands)
+    workers = _workers(engine, pods, commands, roles, _config_maps(documents))
+    answering = workers["aggregated" if "aggregated" in workers else "decode"]
+    routing, command = _routing(pods, commands), answering.command
     for pod in pods:
-        pod.container.accept("image", workers["decode"].pod.container.content.get("image"))
+        pod.container.accept("image", answering.pod.container.content.get("image"))
     model = ServedModel(
         path=command.options.get("--model-path") or command.options.get("--model", ""),
         served_name=command.options.get("--served-model-name"),
     )
     others = [d for d in documents if d is not document and d.content is not None]
-    prefixes, unusual = _prefixes(pods, commands)
+    prefixes, unusual = _prefixes(pods, commands, roles)
     return Recipe(
         name=name,
         origin=f"{document.file}, a deployment of Dynamo",
         engine=engine,
-        prefill=workers["prefill"].pool,
-        decode=workers["decode"].pool,
+        pools={role: worker.pool for role, worker in workers.items()},
         rack=_rack(list(workers.values())),
         routing=routing,
         lengths=None,
         model=model,
-        cluster=_cluster(model, workers["decode"].pod) | prefixes,
-        dynamo=version_of_image(str(workers["decode"].pod.container.content.get("image"))),
+        cluster=_cluster(model, answering.pod) | prefixes,
+        dynamo=version_of_image(str(answering.pod.container.content.get("image"))),
         left_out=(
             *document.left_out(_REASONS),
             *_pods_left_out(pods, commands),
@@ -156,55 +162,73 @@ def _engine(document: Document, pods: Sequence[Pod], commands: Mapping[str, Dyna
             raise document.error(pod.container.place, f"{module} in {pod.name}", expected)
         found = engine
     if found is None:
-        raise document.error(("spec",), "no workers", "prefill and decode workers of Dynamo")
+        raise document.error(("spec",), "no workers", f"{_EITHER}, of Dynamo")
     return found
 
 
 def _workers(
-    document: Document,
     engine: str,
     pods: Sequence[Pod],
     commands: Mapping[str, DynamoCommand],
+    roles: Mapping[str, Role],
     config_maps: Mapping[str, Section],
 ) -> dict[Role, _Worker]:
-    """Return the workers of both roles."""
+    """Return the workers of every role."""
     workers: dict[Role, _Worker] = {}
     for pod in pods:
-        command = commands[pod.name]
-        if command.module in (None, _FRONTEND):
-            continue
-        role = _role(pod, command)
-        if role in workers:
-            raise document.error(pod.container.place, f"a second pool of {role} workers", "one")
-        workers[role] = _worker(engine, pod, command, config_maps)
-    missing = [role for role in ROLES if role not in workers]
-    if missing:
-        raise document.error(
-            ("spec",),
-            f"no {missing[0]} workers",
-            "prefill and decode workers: aggregated ones are not read",
-        )
+        role = roles.get(pod.name)
+        if role is not None:
+            workers[role] = _worker(engine, role, pod, commands[pod.name], config_maps)
     return workers
 
 
-def _role(pod: Pod, command: DynamoCommand) -> Role:
+def _roles(document: Document, pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> dict[str, Role]:
+    """Return the roles of the pods with workers, by the names of these.
+
+    Pods alone are aggregated workers where their command states no mode, whatever their component is called:
+    a worker of Dynamo does both unless an option says otherwise. Raises ConfigurationError for other roles.
+    """
+    working = [pod for pod in pods if commands[pod.name].module not in (None, _FRONTEND)]
+    if len(working) == 1 and _stated_mode(commands[working[0].name]) in (None, *_AGGREGATED_MODES):
+        return {working[0].name: "aggregated"}
+    roles: dict[str, Role] = {}
+    for pod in working:
+        role = _role(pod, commands[pod.name])
+        if role in roles.values():
+            raise document.error(pod.container.place, f"a second pool of {role} workers", "one")
+        roles[pod.name] = role
+    for role in ROLES:
+        if role not in roles.values():
+            raise document.error(("spec",), f"no {role} workers", _EITHER)
+    return roles
+
+
+def _stated_mode(command: DynamoCommand) -> str | None:
+    """Return the mode that a command states, None where it leaves it to the worker."""
     flags = [role for role in ROLES if f"--is-{role}-worker" in command.options]
-    stated = command.options.get("--disaggregation-mode") or next(iter(flags), pod.role)
+    return command.options.get("--disaggregation-mode") or next(iter(flags), None)
+
+
+def _role(pod: Pod, command: DynamoCommand) -> Role:
+    """Return the role of workers beside others."""
+    stated = _stated_mode(command) or pod.role
     if stated == "worker" and command.module == _DECODES_UNSAID:
         stated = "decode"
     for role in ROLES:
         if stated == role:
             return role
-    expected = "prefill or decode by --disaggregation-mode: aggregated ones are not read"
+    expected = f"prefill or decode by --disaggregation-mode ({_EITHER})"
     raise pod.container.document.error(pod.container.place, f"{pod.name} with the role {stated}", expected)
 
 
-def _worker(engine: str, pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
+def _worker(
+    engine: str, role: Role, pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]
+) -> _Worker:
     if not pod.replicas:
         raise pod.container.document.error(pod.container.place, f"0 replicas of {pod.name}", "1 or more")
     reader = file_reader(engine)
     file_keys, stated = _file_keys(engine, pod, command, config_maps)
-    keys = keys_of_worker(command, reader, file_keys, pod.container)
+    keys = keys_of_worker(role, command, reader, file_keys, pod.container)
     require_shapes(pod.container.document, (*pod.container.place, "args"), keys, engine)
     gpus = pod.gpus * pod.nodes or reader.gpus_of_keys(keys)
     stated = (*stated, pod.container.document.lines_of(pod.container.place))
@@ -257,7 +281,7 @@ def _rack(workers: Sequence[_Worker]) -> Rack:
 
 
 def _prefixes(
-    pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]
+    pods: Sequence[Pod], commands: Mapping[str, DynamoCommand], roles: Mapping[str, Role]
 ) -> tuple[dict[str, Any], list[LeftOut]]:
     """Return the setting of what stands before the commands, and what of it is more than a prefix."""
     prefixes: dict[str, list[str]] = {}
@@ -266,7 +290,7 @@ def _prefixes(
         command = commands[pod.name]
         if command.module is None:
             continue
-        role = "frontend" if command.module == _FRONTEND else _role(pod, command)
+        role = roles.get(pod.name, "frontend")
         is_plain = not _OF_A_SHELL & set("".join(command.prefix))
         if is_plain and command.prefix:
             prefixes[role] = list(command.prefix)
@@ -301,7 +325,7 @@ def _pods_left_out(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -
 def _options_left_out(engine: str, workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:
     for role, worker in workers.items():
         line = worker.pod.container.document.line((*worker.pod.container.place, "args"))
-        for option, value in other_options(worker.command, file_reader(engine)).items():
+        for option, value in other_options(role, worker.command, file_reader(engine)).items():
             if option not in _TAKEN_OPTIONS:
                 yield _option_left_out(f"{role} {option}", option, value, line)
 

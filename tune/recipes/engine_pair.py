@@ -61,8 +61,7 @@ def read_engine_pair(folder: Path, split: Split | None, hardware: Hardware) -> R
         name=folder.name,
         origin=f"{folder}, an engine pair",
         engine=_ENGINE,
-        prefill=pools["prefill"],
-        decode=pools["decode"],
+        pools=pools,
         rack=Rack(
             math.ceil(gpus / hardware.gpus_per_node) + head_nodes, hardware.gpus_per_node, None, split.head
         ),

@@ -17,7 +17,11 @@ from tune.recipes.dynamo_graph import KIND
 from tune.recipes.exported_recipe import ExportedRecipe, PlannedTrial, yaml_text
 from tune.recipes.kubernetes_pod import ESCAPED
 from tune.recipes.recipe import LeftOut
-from tune.spec.split import ROLES, Role
+from tune.spec.split import Role
+from tune.spec.trial import WorkerPool
+
+_TYPES: Mapping[Role, str] = {"aggregated": "worker"}
+"""What the type of a component is called, where that is not its role."""
 
 _PLAN = "/plan"
 """Folder in the containers where the files of the engines are mounted. Chosen here."""
@@ -35,7 +39,7 @@ def write_dynamo_graph(trial: PlannedTrial) -> ExportedRecipe:
         "metadata": {"name": trial.name},
         "spec": {
             "backendFramework": trial.recipe_name,
-            "components": [_frontend(trial), *(_workers(trial, role, maps) for role in ROLES)],
+            "components": [_frontend(trial), *(_workers(trial, pool, maps) for pool in trial.spec.pools)],
         },
     }
     objects = [
@@ -67,11 +71,9 @@ def _frontend(trial: PlannedTrial) -> dict[str, Any]:
     return _component("Frontend", "frontend", trial.spec.split.frontends, {"containers": [container]})
 
 
-def _workers(trial: PlannedTrial, role: Role, maps: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    spec = trial.spec
-    engine = spec.prefill if role == "prefill" else spec.decode
-    replicas = spec.split.prefill_workers if role == "prefill" else spec.split.decode_workers
-    nodes = -(-engine.gpus // spec.hardware.gpus_per_node)
+def _workers(trial: PlannedTrial, pool: WorkerPool, maps: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    role, engine, replicas = pool
+    nodes = -(-engine.gpus // trial.spec.hardware.gpus_per_node)
     module = f"dynamo.{trial.recipe_name}"
     argv = trial.processes(role)[0].argv
     args = [word.replace(PLAN_DIR, _PLAN) for word in argv[argv.index(module) + 1 :]]
@@ -82,7 +84,7 @@ def _workers(trial: PlannedTrial, role: Role, maps: Mapping[str, tuple[str, Any]
         mounts = [(name, folder) for folder, (name, _) in maps.items()]
         container["volumeMounts"] = [{"name": name, "mountPath": folder} for name, folder in mounts]
         pod["volumes"] = [{"name": name, "configMap": {"name": name}} for name, _ in mounts]
-    component = _component(role.capitalize(), role, replicas, pod)
+    component = _component(role.capitalize(), _TYPES.get(role, role), replicas, pod)
     return component | ({"multinode": {"nodeCount": nodes}} if nodes > 1 else {})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import LeftOut, Recipe
+from tune.recipes.recipe import ClosedLoop, LeftOut, Recipe
 from tune.recipes.srt_slurm import read_srt_slurm
 from tune.recipes.yaml_documents import read_documents
 from tune.spec.split import ROLES
@@ -84,6 +84,8 @@ def _recipe(document: Document, row: Section, point: Section, file: str) -> Reci
     image, model = row.required_text("image"), row.text("model")
     stated = model if model and "/" in model else None
     disagreements = tuple(_disagreements(point, recipe))
+    if isinstance(recipe.arrivals, ClosedLoop):
+        point.accept("conc-list", list(recipe.arrivals.users))
     of_row = Section(document, row.place, {k: v for k, v in row.content.items() if k != "scenarios"})
     return replace(
         recipe,
@@ -117,9 +119,10 @@ def _found(document: Document, point: Section, file: str) -> Path:
 
 def _disagreements(point: Section, recipe: Recipe) -> Iterator[LeftOut]:
     """Yield what a row says of the workers otherwise than its config file, which is what runs."""
-    for (role, pool), name in zip(recipe.pools, ROLES, strict=True):
-        workers = point.section(name).number_of("num-worker")
-        if workers is not None and workers != pool.workers:
+    for role in ROLES:
+        workers = point.section(role).number_of("num-worker", least=0)
+        pool = recipe.pools.get(role)
+        if workers is not None and workers != (pool.workers if pool else 0):
             place = (*point.place, role, "num-worker")
-            reason = f"its config file, which is what runs, has {pool.workers}"
+            reason = f"its config file, which is what runs, has {pool.workers if pool else 0}"
             yield LeftOut(f"{role}.num-worker", str(workers), point.document.line(place), reason)

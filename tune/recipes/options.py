@@ -12,6 +12,8 @@ import yaml
 from tune.engines.registry import file_reader
 from tune.recipes.kept_settings import merged_settings
 from tune.recipes.recipe import REQUEST_PLANES, ROUTER_MODES, LeftOut, Lengths, Recipe
+from tune.recipes.recipe_load import arrival_settings, has_sweep, users_sweep
+from tune.spec.split import ROLES
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -42,11 +44,19 @@ def recipe_files(recipe: Recipe, choices: Choices) -> dict[str, str]:
     name, reader = option_name(recipe), file_reader(recipe.engine)
     files = {
         f"{role}/{name}.yaml": f"# The {role} engine of {recipe.origin}\n"
-        + _yaml({**reader.settings_of_keys(pool.engine_keys, choices.context_tokens), "env": dict(pool.env)})
-        for role, pool in recipe.pools
+        + _yaml(
+            {
+                **reader.settings_of_keys(role, pool.engine_keys, choices.context_tokens),
+                "env": dict(pool.env),
+            }
+        )
+        for role, pool in recipe.pools.items()
     }
     for group, settings in choices.written.items():
         files[f"{group}/{name}.yaml"] = f"# The {group} of {recipe.origin}\n" + _yaml(settings)
+    if has_sweep(recipe):
+        heading = f"# @package _global_\n# The users of {recipe.origin}\n"
+        files[f"sweep/{name}.yaml"] = heading + _yaml(users_sweep(recipe))
     files[f"recipe/{name}.yaml"] = "".join(_recipe_text(recipe, choices))
     return files
 
@@ -58,11 +68,13 @@ def _recipe_text(recipe: Recipe, choices: Choices) -> Iterator[str]:
     if recipe.left_out:
         yield "# Not taken over:\n"
         yield from (f"#   {left_out_text(part)}\n" for part in recipe.left_out)
+    if has_sweep(recipe):
+        yield f"# The load has the most of its users; +sweep={name} measures each number.\n"
     chosen = {
         "model": choices.model,
         "hardware": choices.hardware,
-        "prefill": name,
-        "decode": name,
+        **(dict.fromkeys(ROLES) if recipe.is_aggregated else {}),
+        **dict.fromkeys(recipe.pools, name),
         "stack": choices.stack,
         **({"load": "fixed"} if recipe.lengths else {}),
         **dict.fromkeys(choices.written, name),
@@ -76,8 +88,8 @@ def stated_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a trial that a recipe states by itself, without what is kept in its comments."""
     reader = file_reader(recipe.engine)
     pools: dict[str, Any] = {
-        role: {**reader.settings_of_keys(pool.engine_keys, None), "env": dict(pool.env)}
-        for role, pool in recipe.pools
+        role: {**reader.settings_of_keys(role, pool.engine_keys, None), "env": dict(pool.env)}
+        for role, pool in recipe.pools.items()
     }
     return {**pools, **_settings(recipe)}
 
@@ -95,16 +107,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "hardware": {"nodes": rack.nodes, "gpus_per_node": rack.gpus_per_node},
         "split": {
-            "prefill_workers": recipe.prefill.workers,
-            "decode_workers": recipe.decode.workers,
+            **(dict.fromkeys((f"{role}_workers" for role in ROLES), 0) if recipe.is_aggregated else {}),
+            **{f"{role}_workers": pool.workers for role, pool in recipe.pools.items()},
             "head": rack.head,
             "frontends": routing.frontends,
         },
     }
     load: dict[str, Any] = {"dataset": _dataset(recipe.lengths)} if recipe.lengths else {}
-    if recipe.rate:
-        load["target_qps"] = recipe.rate.qps
-        load |= {"client_concurrency": recipe.rate.most_at_once} if recipe.rate.most_at_once else {}
+    load |= arrival_settings(recipe.arrivals) if recipe.arrivals else {}
     if load:
         settings["load"] = load
     stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}

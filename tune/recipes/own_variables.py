@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tune.deploy.plan import LaunchPlan
 from tune.recipes.recipe import LeftOut, Recipe
+from tune.spec.split import ALL_ROLES
 
 OwnVariables = Mapping[str, Mapping[str, str | None]]
 """Variables by the role of a process and by their names, with a value that a user may replace, else None."""
@@ -17,7 +18,7 @@ def variables_of_plan(plan: LaunchPlan, overridable: frozenset[str]) -> OwnVaria
     return {
         process.role: {name: value if name in overridable else None for name, value in process.env.items()}
         for process in plan.processes
-        if process.role in ("prefill", "decode", "frontend")
+        if process.role in (*ALL_ROLES, "frontend")
     }
 
 
@@ -26,15 +27,14 @@ def without_own_variables(recipe: Recipe, own: OwnVariables) -> Recipe:
 
     One that a user may replace stays where it has another value.
     """
-    given = {"prefill": recipe.prefill.env, "decode": recipe.decode.env, "frontend": recipe.routing.env}
+    given = {role: pool.env for role, pool in recipe.pools.items()} | {"frontend": recipe.routing.env}
     kept = {
         role: {name: value for name, value in env.items() if not _is_own(name, value, own[role])}
         for role, env in given.items()
     }
     return replace(
         recipe,
-        prefill=replace(recipe.prefill, env=kept["prefill"]),
-        decode=replace(recipe.decode, env=kept["decode"]),
+        pools={role: replace(pool, env=kept[role]) for role, pool in recipe.pools.items()},
         routing=replace(recipe.routing, env=kept["frontend"]),
         left_out=(*recipe.left_out, *_left_out(given, own)),
     )

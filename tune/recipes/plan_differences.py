@@ -7,7 +7,8 @@ from typing import Any
 
 from tune.deploy.plan import LaunchPlan
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import REQUEST_PLANES, ROUTER_MODES, Pool, Recipe
+from tune.recipes.recipe import REQUEST_PLANES, ROUTER_MODES, ClosedLoop, OfferedRate, Pool, Recipe
+from tune.spec.load import Load, load_text
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -27,11 +28,11 @@ def differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -> tuple[str,
     Returns
     -------
     tuple[str, ...]
-        One line a difference: engine keys, environment, workers, GPUs, nodes, frontends, lengths.
+        One line a difference: engine keys, environment, workers, GPUs, nodes, frontends, lengths, arrivals.
     """
     return tuple(
         line
-        for role, pool in recipe.pools
+        for role, pool in recipe.pools.items()
         for line in (
             *_engine_differences(recipe.engine, role, pool, plan),
             *_worker_differences(role, pool, plan),
@@ -43,7 +44,7 @@ def written_out(recipe: Recipe, plan: LaunchPlan) -> tuple[str, ...]:
     """Return the engine keys that a recipe leaves to the engine and a plan states, with their values."""
     return tuple(
         line
-        for role, pool in recipe.pools
+        for role, pool in recipe.pools.items()
         for line in _added(role, *_wanted_and_written(recipe.engine, role, pool, plan))
     )
 
@@ -68,7 +69,7 @@ def _wanted_and_written(
     reader = file_reader(engine)
     worker = next((process for process in plan.processes if process.role == role), None)
     written = reader.keys_of_worker(plan.files, worker) if worker else {}
-    return reader.comparable_keys(pool.engine_keys), reader.comparable_keys(written)
+    return reader.comparable_keys(role, pool.engine_keys), reader.comparable_keys(role, written)
 
 
 def _worker_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
@@ -109,6 +110,14 @@ def _deployment_differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -
         found = (spec.load.dataset.longest_prompt_tokens, spec.load.dataset.longest_answer_tokens)
         if found != (lengths.input_tokens, lengths.output_tokens):
             yield f"longest prompt and answer: {found} tokens"
+    yield from _arrival_differences(recipe.arrivals, spec.load)
+
+
+def _arrival_differences(wanted: OfferedRate | ClosedLoop | None, load: Load) -> Iterator[str]:
+    if isinstance(wanted, ClosedLoop) and load.concurrency != wanted.most:
+        yield f"load: {load.text}, in the recipe {load_text(None, wanted.most)}"
+    if isinstance(wanted, OfferedRate) and load.target_qps != wanted.qps:
+        yield f"load: {load.text}, in the recipe {load_text(wanted.qps, None)}"
 
 
 def _unequal(path: str, wanted: Any, written: Any) -> Iterator[str]:

@@ -104,6 +104,19 @@ class OfferedRate:
 
 
 @dataclass(frozen=True)
+class ClosedLoop:
+    """Hold a closed loop: each number of users that is measured, and the queries of one, None if unstated."""
+
+    users: tuple[int, ...]
+    queries_per_user: int | None = None
+
+    @property
+    def most(self) -> int:
+        """Return the users of the fullest rack, whose load is that of the imported trial."""
+        return max(self.users)
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """Hold what a recipe says of its model: folder or repository, name in requests, number format."""
 
@@ -117,17 +130,17 @@ class ServedModel:
 class Recipe:
     """Hold a recipe as it was read.
 
-    `origin` is its file with the format, in words. `engine` is a name of the table of engines. `cluster`
-    holds the settings of the group `cluster` that it states, by their names.
-    `dynamo` is the version of Dynamo, None where none is stated. `rate` is None for a closed loop. `stated`
-    holds its files. `kept` holds settings of the trial that was exported, None for a recipe of others.
+    `origin` is its file with the format, in words. `engine` is a name of the table of engines. `pools` holds
+    a prefill and a decode pool, or aggregated workers alone. `cluster` holds the settings of the group
+    `cluster` that it states, by their names. `dynamo` is the version of Dynamo, and `arrivals` what its
+    benchmark sends, None where none is stated. `stated` holds its files. `kept` holds settings of the trial
+    that was exported, None for a recipe of others.
     """
 
     name: str
     origin: str
     engine: str
-    prefill: Pool
-    decode: Pool
+    pools: Mapping[Role, Pool]
     rack: Rack
     routing: Routing
     lengths: Lengths | None
@@ -135,15 +148,14 @@ class Recipe:
     cluster: Mapping[str, Any]
     dynamo: str | None
     left_out: tuple[LeftOut, ...]
-    rate: OfferedRate | None = None
+    arrivals: OfferedRate | ClosedLoop | None = None
     stated: tuple[Lines, ...] = ()
     kept: KeptSettings | None = None
 
     @property
-    def pools(self) -> Iterator[tuple[Role, Pool]]:
-        """Yield the pools by role."""
-        yield "prefill", self.prefill
-        yield "decode", self.decode
+    def is_aggregated(self) -> bool:
+        """Return whether the workers prefill and decode."""
+        return "aggregated" in self.pools
 
 
 def version_of_image(image: str) -> str | None:

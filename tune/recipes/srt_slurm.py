@@ -5,15 +5,16 @@ Sources: NVIDIA/srt-slurm, docs/config-reference.md, docs/legacy-v1.md and src/s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tune.engines.registry import file_reader
-from tune.recipes.document import Document, Section
+from tune.recipes.document import Document, Section, path_of
 from tune.recipes.engine_keys import required_keys
 from tune.recipes.model_sizes import PRECISIONS
-from tune.recipes.recipe import Lengths, Lines, OfferedRate, Pool, Recipe, ServedModel, version_of_image
+from tune.recipes.recipe import LeftOut, Lengths, Lines, Pool, Recipe, ServedModel, version_of_image
 from tune.recipes.recipe_environment import merged, read_environment
+from tune.recipes.recipe_load import REASONS as ARRIVAL_REASONS
+from tune.recipes.recipe_load import read_srt_arrivals
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
 from tune.recipes.srt_rack import SrtPools, read_prefixes, read_rack, read_routing
 from tune.spec.engine_table import ENGINES, engine_in_recipes, recipe_names
@@ -22,14 +23,15 @@ from tune.spec.split import ROLES, Role
 _LOWEST_SHARE = 0.8
 """Share of the stated length that the shortest prompt and answer have. Source: srt-slurm, sa_bench.py."""
 
+_RESOURCES: Mapping[Role, str] = {"aggregated": "agg"}
+"""What schema 1 calls a role among its resources, where that is another name."""
+
+_EITHER = "prefill and decode workers, or aggregated ones alone"
 _RECORD = "states what was tested; tune records the configuration that it runs"
-_CLOSED_LOOP = "a closed loop; tune sends at the rate load.target_qps"
 REASONS: Mapping[str, str] = {
     **SERVER_ONLY,
+    **ARRIVAL_REASONS,
     "identity": _RECORD,
-    "benchmark.concurrencies": _CLOSED_LOOP,
-    "benchmark.req_rate": _CLOSED_LOOP,
-    "benchmark.num_prompts_mult": f"{_CLOSED_LOOP} for load.min_duration_s",
     "benchmark.num_warmup_mult": "tune warms up until every worker has worked",
     "benchmark": "the load client is tune's own; choose its load with load=",
 }
@@ -47,35 +49,36 @@ def is_srt_slurm(document: Document) -> bool:
 def read_srt_slurm(document: Document) -> Recipe:
     """Return a recipe of srt-slurm, without base and overrides.
 
-    Raises ConfigurationError for another engine, an aggregated deployment, and what a recipe has to have.
+    Raises ConfigurationError for another engine, aggregated workers beside others, and what a recipe has to
+    have.
     """
     root = document.root()
     schema = _schema(root)
     name = root.required_text("name")
-    pools = _pools_of_roles(root) if schema == 2 else _pools_of_backend(root)
+    has_roles = schema == 2 and "backend" not in root  # schema 2 began in the layout of schema 1
+    pools = _pools_of_roles(root) if has_roles else _pools_of_backend(root)
     shared = read_environment(root, "environment")
     rack = read_rack(root, pools)
     routing = read_routing(root, rack, shared)
     dynamo, cluster = _dynamo_version(root), read_cluster(root)
-    backend = root.section("backend") if schema == 1 else _engine_options(root)
+    backend = _engine_options(root) if has_roles else root.section("backend")
     if prefixes := read_prefixes(root, pools, backend):
         cluster["command_prefix"] = prefixes
-    model, lengths, rate = _model(root, pools.served_name), _lengths(root), _rate(root)
-    prefill, decode = (_pool(pools, role, rack.gpus_per_node, shared) for role in ROLES)
+    model, lengths = _model(root, pools.served_name), _lengths(root)
+    arrivals = read_srt_arrivals(root.section("benchmark")) if lengths else None
     return Recipe(
         name=name,
         origin=f"{document.file}, srt-slurm schema {schema}",
         engine=pools.engine,
-        prefill=prefill,
-        decode=decode,
+        pools={role: _pool(pools, role, rack.gpus_per_node, shared) for role in pools.keys},
         rack=rack,
         routing=routing,
         lengths=lengths,
-        rate=rate,
+        arrivals=arrivals,
         model=model,
         cluster=cluster,
         dynamo=dynamo,
-        left_out=(*document.left_out(REASONS), *routing.left_out),
+        left_out=(*_connector(pools, backend), *document.left_out(REASONS), *routing.left_out),
         stated=(Lines(document.file),),
     )
 
@@ -91,21 +94,56 @@ def _pools_of_backend(root: Section) -> SrtPools:
     """Return the engines of schema 1."""
     backend, resources = root.section("backend", required=True), root.section("resources", required=True)
     engine = _engine(backend, "type")
-    _refuse_aggregated(resources, "agg_workers", "agg_nodes")
+    roles = _roles_of_resources(resources)
+    names = {role: _RESOURCES.get(role, role) for role in roles}
     configured = backend.section(f"{ENGINES[engine].recipe_name}_config", required=True)
     backend.accept("connector", "nixl")
     _accept_silent_workers(backend)
     return SrtPools(
         engine=engine,
         has_file=file_reader(engine).has_file,
-        keys={role: required_keys(configured, role, engine) for role in ROLES},
-        env={role: read_environment(backend, f"{role}_environment") for role in ROLES},
-        nodes={role: resources.required_number_of(f"{role}_nodes", least=0) for role in ROLES},
-        workers={role: resources.required_number_of(f"{role}_workers") for role in ROLES},
-        gpus={role: resources.number_of(f"gpus_per_{role}") for role in ROLES},
-        stated={role: root.document.lines_of((*configured.place, role)) for role in ROLES},
+        keys={role: required_keys(configured, role, engine) for role in roles},
+        env={role: read_environment(backend, f"{role}_environment") for role in roles},
+        nodes={role: _nodes_of_resources(resources, role) for role in roles},
+        workers={role: resources.required_number_of(f"{name}_workers") for role, name in names.items()},
+        gpus={role: resources.number_of(f"gpus_per_{name}") for role, name in names.items()},
+        stated={role: root.document.lines_of((*configured.place, role)) for role in roles},
         served_name=backend.text("served_model_name"),
     )
+
+
+def _roles_of_resources(resources: Section) -> tuple[Role, ...]:
+    """Return the roles of schema 1: aggregated workers where any are stated, and no others then."""
+    stated = [key for key in ("agg_workers", "agg_nodes") if resources.content.get(key)]
+    if not stated:
+        return ROLES
+    for key in (f"{role}_{what}" for role in ROLES for what in ("workers", "nodes")):
+        if resources.content.get(key):
+            raise resources.wrong(stated[0], f"{_EITHER}: {key} stands beside it")
+    return ("aggregated",)
+
+
+def _nodes_of_resources(resources: Section, role: Role) -> int:
+    """Return the nodes of a role in schema 1; aggregated workers have one where none are stated."""
+    if role == "aggregated":
+        return resources.number_of("agg_nodes") or 1
+    return resources.required_number_of(f"{role}_nodes", least=0)
+
+
+def _connector(pools: SrtPools, backend: Section) -> Iterator[LeftOut]:
+    """Yield the connector of KV caches that srt-slurm gives aggregated workers of vLLM, unless it is null.
+
+    Source: srt-slurm, src/srtctl/backends/vllm.py (c88ef73).
+    """
+    if pools.has_file or "aggregated" not in pools.keys:
+        return
+    connector = backend.content.get("connector", "nixl")
+    backend.anything("connector")
+    if connector is not None:
+        place = (*backend.place, "connector")
+        line = backend.document.line(place) if "connector" in backend.content else 0
+        reason = "an aggregated worker sends no KV cache; tune starts it without a connector"
+        yield LeftOut(path_of(place), backend.document.shown(place, connector), line, reason)
 
 
 def _accept_silent_workers(section: Section) -> None:
@@ -117,13 +155,12 @@ def _accept_silent_workers(section: Section) -> None:
 def _pools_of_roles(root: Section) -> SrtPools:
     """Return the engines of schema 2."""
     roles = root.section("roles", required=True)
-    _refuse_aggregated(roles, "agg")
-    parts = {role: roles.section(role, required=True) for role in ROLES}
+    parts = _parts_of_roles(roles)
     named = (
         [_engine_section(root)] if "engine" in root else [_engine_section(part) for part in parts.values()]
     )
     engines = [_engine(section, key) for section, key in named]
-    if len(set(engines)) > 1:
+    if len(set(engines)) > 1:  # only of two parts
         raise roles.document.error(
             (*parts["decode"].place, "engine"), engines[1], f"{engines[0]}, as prefill"
         )
@@ -144,6 +181,16 @@ def _pools_of_roles(root: Section) -> SrtPools:
         stated={role: root.document.lines_of((*part.place, "args")) for role, part in parts.items()},
         served_name=_served_name(named, parts),
     )
+
+
+def _parts_of_roles(roles: Section) -> dict[Role, Section]:
+    """Return the parts of schema 2 by their roles: prefill and decode, or aggregated workers alone."""
+    if roles.content.get("agg") is None:
+        return {role: roles.section(role, required=True) for role in ROLES}
+    for role in ROLES:
+        if roles.content.get(role) is not None:
+            raise roles.wrong("agg", f"{_EITHER}: {role} stands beside it")
+    return {"aggregated": roles.section("agg")}
 
 
 def _engine_section(section: Section) -> tuple[Section, str]:
@@ -182,12 +229,6 @@ def _engine(section: Section, key: str) -> str:
     return engine
 
 
-def _refuse_aggregated(section: Section, *keys: str) -> None:
-    for key in keys:
-        if section.content.get(key):
-            raise section.wrong(key, "prefill and decode workers: aggregated ones are not read")
-
-
 def _pool(pools: SrtPools, role: Role, gpus_per_node: int, shared: Mapping[str, str | None]) -> Pool:
     gpus = pools.gpus[role] or pools.nodes[role] * gpus_per_node // pools.workers[role]
     env = merged(shared, pools.env[role])
@@ -222,23 +263,6 @@ def _lengths(root: Section) -> Lengths | None:
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise benchmark.wrong("random_range_ratio", "a number from 0 to 1")
     return Lengths(prompts, answers, _LOWEST_SHARE if share is None else float(share))
-
-
-def _rate(root: Section) -> OfferedRate | None:
-    """Return the rate of an open loop; None where the client sends as fast as its concurrency allows."""
-    benchmark = root.section("benchmark")
-    stated, concurrencies = benchmark.content.get("req_rate"), benchmark.content.get("concurrencies")
-    try:
-        qps = float(stated) if isinstance(stated, str | int | float) else math.inf
-    except ValueError:
-        raise benchmark.wrong("req_rate", "queries/s, or inf") from None
-    if not 0 < qps < math.inf or isinstance(stated, bool):
-        return None
-    benchmark.anything("req_rate")
-    if isinstance(concurrencies, list) and len(concurrencies) == 1 and type(concurrencies[0]) is int:
-        benchmark.anything("concurrencies")
-        return OfferedRate(qps, concurrencies[0])
-    return OfferedRate(qps)
 
 
 def _dynamo_version(root: Section) -> str | None:

@@ -6,6 +6,7 @@ Source: NVIDIA/srt-slurm, docs/schema-reference.md (01aebde) and src/srtctl/back
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -17,8 +18,10 @@ from tune.recipes.recipe import LeftOut
 from tune.recipes.srt_cluster import OWN_OPTIONS
 from tune.recipes.srt_rack import FRONTEND_NUMACTL, WORKER_NUMACTL
 from tune.spec.dataset import RangeLengths
+from tune.spec.load import Load
 from tune.spec.model import WeightDtype
 from tune.spec.split import ROLES, Role, place_workers
+from tune.spec.trial import WorkerPool
 
 _PRECISIONS: Mapping[WeightDtype, str] = {
     "nvfp4": "fp4",
@@ -28,6 +31,9 @@ _PRECISIONS: Mapping[WeightDtype, str] = {
     "bfloat16": "bf16",
     "float16": "fp16",
 }
+_ROLES: Mapping[Role, str] = {"aggregated": "agg"}
+"""What a role is called, where srt-slurm has another name for it."""
+
 _POLL_S = 10
 """Seconds between two questions whether the workers are ready, srt-slurm's own value."""
 
@@ -53,7 +59,9 @@ def write_srt_slurm(trial: PlannedTrial) -> ExportedRecipe:
         },
         "slurm": _stated(account=facts.account, partition=facts.partition, time_limit=facts.time_limit),
         "engine": _engine(trial),
-        "roles": {role: _role(trial, role, nodes[role]) for role in ROLES},
+        "roles": {
+            _ROLES.get(pool.role, pool.role): _role(trial, pool, nodes[pool.role]) for pool in spec.pools
+        },
         "frontend": _frontend(trial),
         **({"services": _dedicated_services()} if spec.split.head == "none" else {}),
         "dynamo": {"install": False, "request_plane": spec.stack.requests_over},
@@ -79,9 +87,11 @@ def _role_nodes(trial: PlannedTrial) -> dict[Role, int | str]:
     each role is given the nodes that its workers fill.
     """
     spec = trial.spec
+    kept = int(spec.split.head == "none")
+    if spec.split.aggregated_workers:
+        return {"aggregated": spec.hardware.nodes - kept}
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split) or ()
     nodes = {role: {n for worker in placed if worker.role == role for n in worker.nodes} for role in ROLES}
-    kept = int(spec.split.head == "none")
     idle = spec.hardware.nodes - kept - len(nodes["prefill"] | nodes["decode"])
     if nodes["decode"] <= nodes["prefill"]:
         return {"prefill": len(nodes["prefill"]) + idle, "decode": "colocate"}
@@ -91,8 +101,9 @@ def _role_nodes(trial: PlannedTrial) -> dict[Role, int | str]:
 def _engine(trial: PlannedTrial) -> dict[str, Any]:
     engine: dict[str, Any] = {"type": trial.recipe_name}
     if not file_reader(trial.spec.stack.engine).has_file:
-        return engine
-    binds = trial.prefix("prefill") == trial.prefix("decode") == WORKER_NUMACTL
+        # else srt-slurm gives aggregated workers the connector of KV caches, too
+        return engine | ({"connector": None} if trial.spec.split.aggregated_workers else {})
+    binds = all(trial.prefix(role) == WORKER_NUMACTL for role in trial.spec.split.roles)
     return engine | {
         "served_model_name": trial.spec.model.served_name,
         "publish_metrics": False,  # else srt-slurm adds an option that older workers do not have
@@ -100,15 +111,14 @@ def _engine(trial: PlannedTrial) -> dict[str, Any]:
     }
 
 
-def _role(trial: PlannedTrial, role: Role, nodes: int | str) -> dict[str, Any]:
-    engine = trial.spec.prefill if role == "prefill" else trial.spec.decode
-    split = trial.spec.split
+def _role(trial: PlannedTrial, pool: WorkerPool, nodes: int | str) -> dict[str, Any]:
+    role, engine, workers = pool
     keys = trial.engine_keys(role)
     if not file_reader(trial.spec.stack.engine).has_file:
         keys = {"served-model-name": trial.spec.model.served_name, **dict(_arguments(keys))}
     return {
         "nodes": nodes,
-        "workers": split.prefill_workers if role == "prefill" else split.decode_workers,
+        "workers": workers,
         "gpus": engine.gpus,
         **_stated(env=trial.environment(role) or None),
         "args": keys,
@@ -128,7 +138,9 @@ def _arguments(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _frontend(trial: PlannedTrial) -> dict[str, Any]:
     frontends, split = trial.processes("frontend"), trial.spec.split
-    placement = {"none": "dedicated", "decode": "first_decode", "prefill": "head"}[split.head]
+    placement = "dedicated" if split.head == "none" else "head"
+    if split.head == "decode" and not split.aggregated_workers:
+        placement = "first_decode"
     return {
         "type": "dynamo",
         "enable_multiple_frontends": len(frontends) > 1,
@@ -152,10 +164,13 @@ def _dedicated_services() -> list[dict[str, Any]]:
 
 
 def _benchmark(trial: PlannedTrial) -> dict[str, Any]:
-    """Return srt-slurm's load client at the trial's rate where it can send the lengths, else none."""
+    """Return srt-slurm's load client at the trial's rate or for its users, else none.
+
+    There is none for a search, and for lengths that it cannot send.
+    """
     load = trial.spec.load
     inputs, outputs = load.dataset.inputs, load.dataset.outputs
-    if load.mode != "fixed" or not (_as_sent(inputs) and _as_sent(outputs)):
+    if load.mode == "capacity" or not (_as_sent(inputs) and _as_sent(outputs)):
         return {"type": "manual"}
     assert isinstance(inputs, RangeLengths)
     assert isinstance(outputs, RangeLengths)
@@ -166,10 +181,17 @@ def _benchmark(trial: PlannedTrial) -> dict[str, Any]:
         "isl": inputs.tokens,
         "osl": outputs.tokens,
         "random_range_ratio": inputs.range_ratio,
-        "req_rate": str(load.target_qps),
-        "concurrencies": [load.client_concurrency],
+        **_arrivals(load),
         "use_chat_template": load.api == "chat",
     }
+
+
+def _arrivals(load: Load) -> dict[str, Any]:
+    """Return the rate with its limit of requests at once, or the users with the prompts of each."""
+    if load.concurrency is None:
+        return {"req_rate": str(load.target_qps), "concurrencies": [load.client_concurrency]}
+    prompts = math.ceil(load.expected_queries / load.concurrency)
+    return {"req_rate": "inf", "concurrencies": [load.concurrency], "num_prompts_mult": prompts}
 
 
 def _as_sent(lengths: Any) -> bool:
@@ -200,12 +222,12 @@ def _stated(**values: Any) -> dict[str, Any]:
 
 def _left_out(trial: PlannedTrial) -> Iterator[LeftOut]:
     """Yield what of the cluster the recipe does not say."""
-    facts = trial.facts
-    known = {"prefill": WORKER_NUMACTL, "decode": WORKER_NUMACTL, "frontend": FRONTEND_NUMACTL}
-    binds = trial.prefix("prefill") == trial.prefix("decode")
-    for role, prefix in known.items():
+    facts, roles = trial.facts, trial.spec.split.roles
+    known = [*((role, WORKER_NUMACTL) for role in roles), ("frontend", FRONTEND_NUMACTL)]
+    binds = len({trial.prefix(role) for role in roles}) == 1
+    for role, prefix in known:
         found = trial.prefix(role)
-        if found and (found != prefix or (role in ROLES and not binds)):
+        if found and (found != prefix or (role in roles and not binds)):
             reason = f"srt-slurm knows {' '.join(prefix)} alone, for all workers or none"
             yield LeftOut(f"cluster.command_prefix.{role}", " ".join(found), 0, reason)
     if facts.srun_env:

@@ -27,7 +27,7 @@ def stated_at(recipe: Recipe, path: Sequence[str | int], value: Any) -> str:
     str
         FILE, line N; where no line has the name, the first line of the pool's keys, or the file alone.
     """
-    own = [lines for role, pool in recipe.pools if role == path[0] for lines in pool.stated]
+    own = [lines for role, pool in recipe.pools.items() if role == path[0] for lines in pool.stated]
     name = [part for part in path if isinstance(part, str)][-1]
     for places, words in (((*own, *recipe.stated), str(value)), (own or recipe.stated, "")):
         for lines in places:

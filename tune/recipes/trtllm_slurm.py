@@ -13,8 +13,9 @@ from typing import Any
 from tune.engines.registry import file_reader
 from tune.recipes.document import Document, Section
 from tune.recipes.engine_keys import required_keys
-from tune.recipes.recipe import LeftOut, Lengths, Lines, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe import ClosedLoop, LeftOut, Lengths, Lines, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.recipe_environment import merged, words_as_environment
+from tune.recipes.recipe_load import read_closed_loop
 from tune.spec.split import ROLES, Role
 
 _ENGINE = "trtllm"
@@ -24,12 +25,10 @@ _SERVERS: Mapping[Role, str] = {"prefill": "ctx", "decode": "gen"}
 _NUMACTL = ("numactl", "-m", "0,1")
 """What stands before a worker's command where memory is bound. Source: start_worker.sh (0249976)."""
 
-_CLOSED_LOOP = "a closed loop; tune sends at the rate load.target_qps"
 _REASONS: Mapping[str, str] = {
     "slurm": "a fact of the cluster; yours stands in your own file of facts",
     "benchmark": "the load client is tune's own; choose its load with load=",
-    "benchmark.concurrency_list": _CLOSED_LOOP,
-    "benchmark.multi_round": _CLOSED_LOOP,
+    "benchmark.concurrency_list": "a closed loop needs lengths",
     "environment": "tune runs the software of the image",
     "profiling": "tune profiles nothing",
     "accuracy": "tune measures no accuracy",
@@ -51,7 +50,9 @@ def read_trtllm_slurm(document: Document) -> Recipe:
     cluster, model = _cluster(slurm, environment), _model(environment)
     if slurm.flag("numa_bind", default=False):
         cluster["command_prefix"] = {role: list(_NUMACTL) for role in ROLES}
-    lengths = _lengths(root.section("benchmark"))
+    benchmark = root.section("benchmark")
+    lengths = _lengths(benchmark)
+    arrivals = _closed_loop(benchmark, pools["decode"].workers) if lengths else None
     root.section("profiling").accept("nsys_on", False)
     root.section("accuracy").accept("enable_accuracy_test", False)
     served_by = LeftOut("server", "trtllm-serve disaggregated", 0, "tune serves with Dynamo's frontend")
@@ -59,11 +60,11 @@ def read_trtllm_slurm(document: Document) -> Recipe:
         name=_stated(slurm, "job_name") or Path(document.file).stem,
         origin=f"{document.file}, TensorRT-LLM's benchmark on Slurm",
         engine=_ENGINE,
-        prefill=pools["prefill"],
-        decode=pools["decode"],
+        pools=pools,
         rack=Rack(sum(_nodes(pool, per_node) for pool in pools.values()), per_node, None, head="decode"),
         routing=Routing(env=server_env),
         lengths=lengths,
+        arrivals=arrivals,
         model=model,
         cluster=cluster,
         dynamo=None,
@@ -111,6 +112,11 @@ def _stated(section: Section, key: str) -> str | None:
 def _model(environment: Section) -> ServedModel:
     path = environment.required_text("model_path")
     return ServedModel(path=path.rstrip("/"))
+
+
+def _closed_loop(benchmark: Section, generation_servers: int) -> ClosedLoop | None:
+    """Return the closed loop, whose users are stated for one generation server. Source: run_benchmark.sh."""
+    return read_closed_loop(benchmark, "concurrency_list", rounds="multi_round", servers=generation_servers)
 
 
 def _lengths(benchmark: Section) -> Lengths | None:

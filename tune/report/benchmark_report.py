@@ -165,8 +165,8 @@ def _load(spec: TrialSpec, probe: Probe, outcome: Outcome) -> dict[str, Any]:
             "source": "sampled" if load.dataset.path else "random",
             "input_seq_len": _sent(prompts),
             "output_seq_len": _sent(answers),
-            "rate_qps": probe.target_qps,
-            "concurrency": load.client_concurrency,
+            **({} if probe.target_qps is None else {"rate_qps": probe.target_qps}),
+            "concurrency": load.concurrency or load.client_concurrency,
         },
         "native": {"config": settings},
     }

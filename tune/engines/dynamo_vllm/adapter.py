@@ -106,13 +106,13 @@ class DynamoVllm(EngineAdapter):
         parsers: dict[str, tuple[str, ...]] = {"dynamo.vllm": ("dynamo.vllm.args:parse_args",)}
         return Validators(FRONTEND_PARSERS | parsers, packages=(PACKAGE, self.package))
 
-    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+    def keys_of_words(self, role: Role, words: Sequence[str]) -> dict[str, Any]:
         """Return the arguments of vLLM among `words`, by their names."""
-        return keys_of_arguments(words)
+        return keys_of_arguments(role, words)
 
     def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
         """Return the arguments of a worker."""
-        return keys_of_arguments(worker.argv)
+        return keys_of_arguments(worker.role, worker.argv)
 
     def misshapen_key(self, keys: Mapping[str, Any]) -> tuple[KeyPlace, Shape] | None:
         """Return an argument that is no number where one is needed, under its name in `keys`."""
@@ -122,13 +122,15 @@ class DynamoVllm(EngineAdapter):
         """Return the only one."""
         return "arguments"
 
-    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+    def settings_of_keys(
+        self, role: Role, keys: Mapping[str, Any], context_tokens: int | None
+    ) -> dict[str, Any]:
         """Return the settings that arguments state."""
-        return settings_of_arguments(keys, context_tokens)
+        return settings_of_arguments(role, keys, context_tokens)
 
-    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def comparable_keys(self, role: Role, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments under one spelling."""
-        return comparable_arguments(keys)
+        return comparable_arguments(role, keys)
 
     def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
         """Return the most tokens of a prompt."""

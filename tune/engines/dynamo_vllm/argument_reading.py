@@ -11,6 +11,7 @@ from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
 from tune.engines.dynamo_vllm.vllm_processes import KV_TRANSFER
 from tune.engines.key_shapes import COUNT, COUNTS, GPUS, KeyPlace, Shape
 from tune.spec.engine_settings import own_fields
+from tune.spec.split import ROLES, Role
 
 _ABSENT: Mapping[str, Any] = {
     "tensor_parallel_size": 1,
@@ -49,12 +50,20 @@ _SHAPES: Mapping[str, Shape] = {**dict.fromkeys(_GPUS, GPUS), "max_model_len": C
 """What the functions of this module expect of the arguments that they read."""
 
 
-def keys_of_arguments(words: Sequence[str]) -> dict[str, Any]:
+def keys_of_arguments(role: str, words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of a worker's command line by their names, without those of the deployment.
 
     A flag is true, and false with `no-` before its name; several words after a name are a list.
     """
-    return named_keys(dict(_arguments(words)))
+    return _keys_of_role(role, dict(_arguments(words)))
+
+
+def _keys_of_role(role: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return named arguments, without the connector of KV caches that prefill and decode have in any case."""
+    named = named_keys(keys)
+    if role in ROLES and _parsed(named.get("kv_transfer_config")) == json.loads(KV_TRANSFER):
+        del named["kv_transfer_config"]
+    return named
 
 
 def named_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +71,6 @@ def named_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     named = dict(_named(name, value) for name, value in keys.items())
     if isinstance(named.get(_SIZES), int):  # a list of one word
         named[_SIZES] = [named[_SIZES]]
-    if _parsed(named.get("kv_transfer_config")) == json.loads(KV_TRANSFER):
-        del named["kv_transfer_config"]
     return {name: value for name, value in named.items() if name not in _OF_THE_WORKER}
 
 
@@ -75,11 +82,13 @@ def read_shapes(keys: Mapping[str, Any]) -> Iterator[tuple[KeyPlace, Shape]]:
             yield (name,), _SHAPES[setting]
 
 
-def settings_of_arguments(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+def settings_of_arguments(role: Role, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
     """Return the settings of a pool: typed ones under their names, any other argument in `extra`.
 
     Parameters
     ----------
+    role
+        The pool: the connector of prefill and decode workers is no setting, that of aggregated ones is.
     keys
         The arguments by their names, with `-` or `_` in them.
     context_tokens
@@ -90,7 +99,7 @@ def settings_of_arguments(keys: Mapping[str, Any], context_tokens: int | None) -
     dict[str, Any]
         The settings, not yet validated. Where an argument is absent they state the engine's default.
     """
-    named = named_keys(keys)
+    named = _keys_of_role(role, keys)
     typed = [name for name in own_fields(VllmEngine) if name != "extra"]
     absent = {**_ABSENT, "max_model_len": context_tokens}
     return {
@@ -100,9 +109,9 @@ def settings_of_arguments(keys: Mapping[str, Any], context_tokens: int | None) -
     }
 
 
-def comparable_arguments(keys: Mapping[str, Any]) -> dict[str, Any]:
+def comparable_arguments(role: Role, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments under the names of settings, sizes of CUDA graphs as the engine sorts them."""
-    named = named_keys(keys)
+    named = _keys_of_role(role, keys)
     if named.get(_SIZES):
         named[_SIZES] = sorted(set(named[_SIZES]))
     return named

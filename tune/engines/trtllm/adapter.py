@@ -215,7 +215,7 @@ class TrtLlm(EngineAdapter):
         """Return Dynamo's parsers and TensorRT-LLM's class of arguments."""
         return trtllm_validators(spec, facts)
 
-    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+    def keys_of_words(self, role: Role, words: Sequence[str]) -> dict[str, Any]:
         """Return the keys that options of Dynamo's worker stand for."""
         return keys_of_words(words)
 
@@ -232,11 +232,13 @@ class TrtLlm(EngineAdapter):
         """Return flat or nested."""
         return generation_of_keys(keys)
 
-    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+    def settings_of_keys(
+        self, role: Role, keys: Mapping[str, Any], context_tokens: int | None
+    ) -> dict[str, Any]:
         """Return the settings that a YAML of either generation holds."""
-        return settings_of_keys(keys, context_tokens)
+        return settings_of_keys(role, keys, context_tokens)
 
-    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def comparable_keys(self, role: Role, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys with the sizes of CUDA graphs in order."""
         return comparable_keys(keys)
 

@@ -11,6 +11,7 @@ from tune.engines.key_shapes import COUNT, COUNTS, GPUS, MAPPING, TEXT, KeyPlace
 from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation
 from tune.engines.trtllm.trtllm_groups import LARGEST_GRAPH_BY_DEFAULT, flat_graph_sizes
+from tune.spec.split import ROLES, Role
 
 _ABSENT: Mapping[str, Any] = {
     "backend": None,
@@ -19,7 +20,6 @@ _ABSENT: Mapping[str, Any] = {
     "max_batch_size": 2048,
     "max_num_tokens": 8192,
     "kv_cache_config": {},
-    "cache_transceiver_config": {},
 }
 """What holds where the YAML does not say. Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py."""
 
@@ -86,11 +86,13 @@ def keys_of_words(words: Sequence[str]) -> dict[str, Any]:
     return keys
 
 
-def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+def settings_of_keys(role: Role, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
     """Return the settings of a pool: typed ones under their names, any other key at the top in `extra`.
 
     Parameters
     ----------
+    role
+        The pool: aggregated workers have no transceiver where their keys name none.
     keys
         The keys of an engine's YAML, of either generation.
     context_tokens
@@ -104,6 +106,7 @@ def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dic
     flat = generation_of_keys(keys) == "flat"
     today = _today(keys)
     absent = {**_ABSENT, "max_seq_len": context_tokens, "cuda_graph_config": None if flat else {}}
+    absent["cache_transceiver_config"] = {} if role in ROLES else None
     typed = TYPED_KEYS & today.keys()
     return {
         **{name: value for name, value in absent.items() if name not in today},
