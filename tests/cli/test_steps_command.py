@@ -26,11 +26,15 @@ def run(*changes: str) -> None:
     steps_action(ComposedConfig(changed(settings, *changes), "single-sim", changes))
 
 
-def table(path: Path) -> Calibration:
+def table_settings() -> dict[str, object]:
     calibration = composed().cluster.calibration
     assert calibration is not None
+    return calibration.model_dump()
+
+
+def table(path: Path) -> Calibration:
     tables = {"prefill_steps": str(path), "decode_steps": str(path)}
-    return Calibration.model_validate(calibration.model_dump() | tables)
+    return Calibration.model_validate(table_settings() | tables)
 
 
 def test_medians_of_all_workers_are_written_with_their_counts(
@@ -53,9 +57,23 @@ def test_medians_of_all_workers_are_written_with_their_counts(
     assert "read      3 logs with steps" in printed
     assert "decode    4 steps in 2 rows" in printed
     assert "left out  2 steps that read prompts" in printed
-    assert "left out  2 decode steps with several tokens" in printed
+    assert "left out  2 decode steps with another number of draft tokens" in printed
     assert "warning" not in printed
     assert f"cluster.calibration.decode_steps={tmp_path / 'steps.csv'}" in printed
+
+
+def test_steps_with_draft_tokens_are_a_table_where_most_steps_have_as_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three draft tokens in five steps of two sizes; one step has none, one has two for 3 sequences of 4."""
+    steps = "0,0,2,8,0.01\n0,0,2,8,0.02\n0,0,2,8,0.03\n0,0,50,200,0.05\n0,0,51,204,0.06\n"
+    (tmp_path / "decode.log").write_text(f"{HEADER}{steps}0,0,2,2,0.005\n0,0,4,10,0.02\n")
+    run(f"logs={tmp_path}", f"to={tmp_path / 'steps.csv'}")
+    calibration = Calibration.model_validate(table_settings() | {"decode_steps": str(tmp_path / "steps.csv")})
+    assert calibration.decode_steps == (StepRow(2, 8, None, 20.0, 3), StepRow(50, 200, None, 55.0, 2))
+    printed = capsys.readouterr().out
+    assert "decode    5 steps in 2 rows" in printed
+    assert "left out  2 decode steps with another number of draft tokens" in printed
 
 
 def test_a_run_on_gpus_gives_a_table_and_a_warning(

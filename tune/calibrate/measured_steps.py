@@ -12,7 +12,7 @@ from statistics import median
 
 from tune.engines.base import LoggedStep
 from tune.errors import ConfigurationError
-from tune.spec.step_table import PHASES, Phase, StepRow
+from tune.spec.step_table import Phase, StepRow
 
 _SUFFIXES = (".out", ".log", ".txt", ".csv")
 _EXTRACT = "_steps.csv.gz"
@@ -38,13 +38,13 @@ class MeasuredSteps:
     """Hold the rows of a table and what they were made of.
 
     `counted` are the steps in the rows of each phase, `short` those that took less than a quarter of the
-    median of their cell. `mixed` steps both read prompts and continued answers, `speculative` ones made
-    several tokens a sequence: no row holds them.
+    median of their cell. `mixed` steps both read prompts and continued answers, `other_depth` are decode
+    steps with another number of draft tokens than most: no row holds them.
     """
 
     files: int = 0
     mixed: int = 0
-    speculative: int = 0
+    other_depth: int = 0
     rows: dict[Phase, Sequence[StepRow]] = field(default_factory=dict)
     counted: dict[Phase, int] = field(default_factory=dict)
     short: dict[Phase, int] = field(default_factory=dict)
@@ -87,19 +87,24 @@ def measure_steps(folder: Path, read_steps: Callable[[Iterable[str]], Iterable[L
         If no log has a step that a table can hold.
     """
     measured = MeasuredSteps()
-    cells: dict[Phase, _Cells] = {phase: defaultdict(list) for phase in PHASES}
+    prefill: _Cells = defaultdict(list)
+    by_depth: dict[int, _Cells] = defaultdict(lambda: defaultdict(list))
     for path in _logs(folder):
         steps = tuple(read_steps(_lines(path)))
         measured.files += bool(steps)
         for step in steps:
             if step.phase is None:
                 measured.mixed += 1
-            elif step.phase == "decode" and step.new_tokens != step.batch:
-                measured.speculative += 1
+            elif step.phase == "prefill":
+                prefill[_cell(step)].append(step)
+            elif step.new_tokens % step.batch:
+                measured.other_depth += 1
             else:
-                cells[step.phase][_cell(step)].append(step)
-    for phase in PHASES:
-        measured.add(phase, list(cells[phase].values()))
+                by_depth[step.new_tokens // step.batch][_cell(step)].append(step)
+    measured.add("prefill", list(prefill.values()))
+    most = max(by_depth, key=lambda depth: (_steps_in(by_depth[depth]), -depth), default=1)
+    measured.add("decode", list(by_depth.pop(most, {}).values()))
+    measured.other_depth += sum(map(_steps_in, by_depth.values()))
     if not any(measured.counted.values()):
         raise ConfigurationError(
             f"logs: found no step of a worker in {folder}; expected logs ({', '.join(_SUFFIXES)}, also with "
@@ -123,6 +128,11 @@ def _lines(path: Path) -> Iterator[str]:
         yield from lines
 
 
+def _steps_in(cells: _Cells) -> int:
+    """Return the number of steps in all cells."""
+    return sum(map(len, cells.values()))
+
+
 def _cell(step: LoggedStep) -> tuple[int, ...]:
     """Return the cell of a step: those of its batch, its new tokens and its mean context."""
     mean_context = -1 if step.context_tokens is None else round(step.context_tokens / step.batch)
@@ -139,6 +149,8 @@ def _row(steps: Sequence[LoggedStep]) -> StepRow:
     """Return the medians of the steps of one cell."""
     batch = round(median(step.batch for step in steps))
     new_tokens = round(median(step.new_tokens for step in steps))
+    if steps[0].phase == "decode":  # as many for each sequence in all steps of a cell
+        new_tokens = batch * (steps[0].new_tokens // steps[0].batch)
     contexts = [step.context_tokens for step in steps if step.context_tokens is not None]
     return StepRow(
         batch=batch,

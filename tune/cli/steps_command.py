@@ -55,8 +55,8 @@ def _report(measured: MeasuredSteps, target: Path) -> None:
         show(f"{phase:<9} {measured.counted[phase]:,} steps in {plural(rows, 'row')}")
     if measured.mixed:
         show(f"left out  {measured.mixed:,} steps that read prompts and continued answers at once")
-    if measured.speculative:
-        show(f"left out  {measured.speculative:,} decode steps with several tokens a sequence")
+    if measured.other_depth:
+        show(f"left out  {measured.other_depth:,} decode steps with another number of draft tokens than most")
     for phase in PHASES:
         if not measured.are_whole(phase):
             show(
