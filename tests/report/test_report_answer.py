@@ -117,7 +117,7 @@ def test_tightest_limit_is_named(ttft_s: float, tpot_s: float, start: str) -> No
 def test_bottleneck_and_recommendations_are_notes() -> None:
     notes = answered([measured(0)]).notes
     assert (
-        "Bottleneck: prefill. 76 % of the slowest 2 % of first tokens is waiting for a prefill worker or "
+        "Bottleneck: prefill; 76 % of the slowest 2 % of first tokens is waiting for a prefill worker or "
         "sharing it with other prompts; prefill workers are busy 86 % of the time." in notes
     )
     assert (
@@ -218,7 +218,7 @@ def test_without_feasible_trial_the_closest_is_named() -> None:
         "queries/s, missed: p99 TTFT by 12.0 %."
     )
     assert result.notes[0].startswith("Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 0")
-    assert result.notes[1].startswith("Bottleneck: prefill.")
+    assert result.notes[1].startswith("Bottleneck: prefill;")
     assert result.notes[2].startswith("To try: one more prefill worker")
 
 

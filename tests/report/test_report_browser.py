@@ -190,7 +190,7 @@ def _assert_table_works(result: dict[str, Any]) -> None:
     assert failed
     assert result["found"] == f"{failed} of 40 shown"
     assert result["command"].startswith("python -m tune split.prefill_workers=")
-    assert result["bottleneck"].startswith("Bottleneck: prefill. p99 TTFT uses 94 % of its limit")
+    assert result["bottleneck"].startswith("Bottleneck: prefill; p99 TTFT uses 94 % of its limit")
     assert (
         "one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3"
         in result["bottleneck"]

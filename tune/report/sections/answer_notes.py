@@ -200,7 +200,7 @@ def _bottleneck_notes(top: Outcome) -> list[str]:
     _, *evidence = top.bottleneck.evidence.split("; ")  # the first part repeats the tightest limit
     if evidence:
         name = formatting.BOTTLENECK_NAMES[top.bottleneck.kind]
-        notes.insert(0, f"Bottleneck: {name}. {'; '.join(evidence)}.")
+        notes.insert(0, f"Bottleneck: {name}; {'; '.join(evidence)}.")
     return notes
 
 

@@ -174,7 +174,7 @@ function checkList(checks) {
 
 function bottleneckText([name, evidence, recommendations]) {
   const list = make("ul", {}, ...recommendations.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
-  const found = make("p", {}, make("strong", {}, `Bottleneck: ${name}. `), evidence);
+  const found = make("p", {}, make("strong", {}, `Bottleneck: ${name}; `), evidence);
   return make("div", { class: "bottleneck" }, found, ...(recommendations.length ? [make("p", {}, "To try:"), list] : []));
 }
 
