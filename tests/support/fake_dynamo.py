@@ -131,7 +131,9 @@ class Handler(BaseHTTPRequestHandler):
                 f"dynamo_frontend_inflight_requests {queueing}\n"
             )
         elif self.path == "/v1/models":
-            served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
+            served = registered(ROOM, "aggregated")
+            if registered(ROOM, "prefill"):
+                served = registered(ROOM, "decode")
             served = served or registered(ROOM, "aggregated")
             self.answer(json.dumps({"data": [{"id": worker["model"]} for worker in served]}))
         elif self.path == "/health":
@@ -233,7 +235,7 @@ def run_program(program):
         listen(option("-a"), option("-p")).serve_forever()
     if "dynamo.frontend" in ARGUMENTS:
         listen(option("--http-host"), option("--http-port")).serve_forever()
-    run_rank(option("--disaggregation-mode"))
+    run_rank(option("--disaggregation-mode") or "aggregated")
 
 
 def run_rank(role):
@@ -256,7 +258,7 @@ def run_rank(role):
         print(f"reading weights, {time.monotonic():.1f}", flush=True)
         time.sleep(0.5)
     if leads and not behaves("unregistered", role, role):
-        first = os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
+        first = role == "aggregated" or os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
         worker = {
             "address": f"{host or '127.0.0.1'}:{port}" if port else None,
             "model": option("--model-name") or option("--served-model-name"),
