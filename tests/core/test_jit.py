@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
-from numba.core import caching
 
+from tune.core import jit
 from tune.core.jit import compiled, is_cold
 
 
@@ -17,13 +18,27 @@ def twice(number: int) -> int:
     return 2 * number
 
 
-def test_functions_compile_without_a_cache_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+def test_functions_compile_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "_FOLDER", None)
     function = compiled(twice)
     assert function(21) == 42
     assert is_cold(function)
+
+
+def test_changed_sources_get_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    denied = tmp_path / "file"
+    denied.touch()
+    first = jit.keep_machine_code((denied, tmp_path), "a" * 64)
+    assert first == tmp_path / ("compiled-" + "a" * 16)
+    assert str(first) == numba.config.CACHE_DIR
+    (first / "code.nbi").touch()
+    assert jit.keep_machine_code((tmp_path,), "a" * 64) == first
+    assert (first / "code.nbi").exists(), "equal sources keep their machine code"
+    second = jit.keep_machine_code((tmp_path,), "b" * 64)
+    assert second is not None
+    assert not first.exists(), "what nothing can use is removed"
+    assert jit.keep_machine_code((denied,), "b" * 64) is None
 
 
 @pytest.mark.slow

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import config
+
+from tune.core.caches import ROOT, source_digest, user_cache_folder
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+_COMPILED = ("core", "sim", "surrogate")
+"""Packages with compiled functions, and with the functions and constants that these contain."""
 
 
 @contextmanager
@@ -30,6 +37,54 @@ def _without_blas() -> Iterator[None]:
         if hidden:
             del sys.modules["scipy.linalg"]
 
+
+def keep_machine_code(folders: Iterable[Path], digest: str) -> Path | None:
+    """Make the folder of the machine code of sources with `digest`, and have Numba use it.
+
+    Numba compares machine code with the file of its function alone. A function that is inlined there, or a
+    constant, may be of another file and have changed since. Therefore other sources get another folder; those
+    of earlier ones are removed.
+
+    Parameters
+    ----------
+    folders
+        Folders that may hold it, in order of preference.
+    digest
+        Digest of all sources that the machine code depends on.
+
+    Returns
+    -------
+    Path | None
+        The folder, in the first of `folders` that can be written; None where none can, and Numba keeps
+        nothing.
+    """
+    name = f"compiled-{digest[:16]}"
+    for parent in folders:
+        folder = parent / name
+        is_new = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if not os.access(folder, os.W_OK):
+            continue
+        for other in parent.glob("compiled-*") if is_new else ():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        vars(config)["CACHE_DIR"] = str(folder)
+        return folder
+    return None
+
+
+def _cache_folders() -> tuple[Path, ...]:
+    """Return NUMBA_CACHE_DIR, or a folder beside the bytecode and one of the user."""
+    if users_own := vars(config)["CACHE_DIR"]:
+        return (Path(users_own),)
+    users = user_cache_folder("machine-code")
+    return (ROOT / "__pycache__", *([users] if users else []))
+
+
+_FOLDER = keep_machine_code(_cache_folders(), source_digest(*_COMPILED))
 
 with _without_blas():
     import numba.np.arraymath  # noqa: F401  (Numba imports it when a function is first called)
@@ -55,13 +110,10 @@ def inlined(function: Function) -> Function:
     return _jit(function, forceinline=True, _nrt=False)
 
 
-def _jit(function: Function, **inner: bool) -> Function:
-    """Return `function` compiled without fastmath, its machine code kept on disk."""
-    decorate = partial(njit, nogil=True, error_model="numpy", **inner)
-    try:
-        return cast(Function, decorate(cache=True)(function))
-    except RuntimeError:  # no folder that a cache could be written to, as in a read-only container
-        return cast(Function, decorate()(function))
+def _jit(function: Function, **inner: Any) -> Function:
+    """Return `function` compiled without fastmath, its machine code kept on disk where there is a folder."""
+    is_kept = _FOLDER is not None
+    return cast(Function, njit(nogil=True, error_model="numpy", cache=is_kept, **inner)(function))
 
 
 def is_cold(function: Callable[..., object]) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from zipfile import BadZipFile
@@ -15,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tune.core.arrays import FloatArray
+from tune.core.caches import source_digest, user_cache_folder
 from tune.core.files import make_folder, open_atomic
 from tune.errors import TuneError
 from tune.spec.trial import TrialSpec
@@ -37,20 +37,8 @@ _NAME = re.compile(r"[0-9a-f]{64}\.npz")
 
 
 def cache_folder() -> Path | None:
-    """Return the folder of the cache below $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "tune" / "prefill-pools"
-    except RuntimeError:
-        return None
-
-
-@cache
-def code_digest() -> str:
-    """Return a digest of the code that simulates pools, and of the version of NumPy."""
-    root = Path(__file__).parents[1]
-    sources = sorted(path for package in _CODE for path in (root / package).rglob("*.py"))
-    return content_key([np.__version__, *(path.read_bytes() for path in sources)])
+    """Return the folder of the cache; None for a user without a home."""
+    return user_cache_folder("prefill-pools")
 
 
 def content_key(parts: Iterable[object]) -> str:
@@ -141,7 +129,8 @@ class KeptPools:
         """
         self._simulate, self._describe = simulate, describe
         requests = [part for run in runs for part in vars(run).values()]
-        self._common = content_key([code_digest(), *requests, *limits, tuple(routers), tuple(head_scales)])
+        code = (np.__version__, source_digest(*_CODE))
+        self._common = content_key([*code, *requests, *limits, tuple(routers), tuple(head_scales)])
         variants = len(limits) * len(routers) * len(head_scales)
         self._latency_shape = (len(runs), variants, len(UTILISATION))
         self._delays_shape = (len(routers), len(UTILISATION), len(LINK_UTILISATION))
