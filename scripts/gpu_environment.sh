@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the scripts that run tune on two GPUs of this machine: the deployment that they share (Dynamo and vLLM, one
-# prefill and one decode worker, 24 layers of Llama-3.1-70B with random weights), and what they do at their end.
+# Sourced by the scripts that run tune on GPUs of this machine: the deployment that they share (Dynamo and vLLM, 24 layers
+# of Llama-3.1-70B with random weights; one prefill and one decode worker, or with POOLS=(aggregated) one worker that does
+# both), and what they do at their end.
 # Expects FOLDER, where everything is left; its progress.log grows as the run goes. Needs no network, etcd, NATS or checkpoint.
 #
 # From the environment, each optional:
@@ -36,21 +37,21 @@ mkdir -p "$SCRATCH/engine/bin"
 } > "$SCRATCH/engine/bin/python3"
 chmod +x "$SCRATCH/engine/bin/python3"
 
-# The rack, the model and its load; what is true of simulator and GPUs alike.
+# The rack and the model; what is true of simulator and GPUs alike.
+[[ -v POOLS ]] || POOLS=(prefill decode)
+SPLIT=(hardware=h200_x2 split=1p1d)
+[[ ${POOLS[0]} == aggregated ]] && SPLIT=(hardware=h200_dgx hardware.gpus_per_node=1 split=aggregated split.aggregated_workers=1)
 TRIAL=(
-  stack=dynamo_vllm hardware=h200_x2 split=1p1d model=llama3_1_70b_24layers
-  prefill=vllm_one_gpu decode=vllm_one_gpu
-  load=fixed load.dataset.inputs.tokens=512 load.dataset.outputs.tokens=128
+  stack=dynamo_vllm model=llama3_1_70b_24layers "${SPLIT[@]}" "${POOLS[@]/%/=vllm_one_gpu}"
   load.concatenate_permutation=false load.request_timeout_s=60 load.response_timeout_s=120
   slo.ttft_p99_s=1 slo.tpot_p99_s=0.05 "runs_dir=$SCRATCH/runs" "reports_dir=$SCRATCH/reports"
 )
 # How it runs on these GPUs.
 # shellcheck disable=SC2034  # the scripts that source this file use it
-ON_GPUS=(
-  cluster=local "cluster.dynamo_venv=$SCRATCH/engine" cluster.deadlines.quiet_s=150 cluster.deadlines.ready_s=300
-  "+prefill.env.UCX_TLS='cuda_ipc,cuda_copy,tcp,self,sm'" "+decode.env.UCX_TLS='cuda_ipc,cuda_copy,tcp,self,sm'"
-  +prefill.env.VLLM_USE_FLASHINFER_SAMPLER=0 +decode.env.VLLM_USE_FLASHINFER_SAMPLER=0
-)
+ON_GPUS=(cluster=local "cluster.dynamo_venv=$SCRATCH/engine" cluster.deadlines.quiet_s=150 cluster.deadlines.ready_s=300)
+for pool in "${POOLS[@]}"; do
+  ON_GPUS+=("+$pool.env.UCX_TLS='cuda_ipc,cuda_copy,tcp,self,sm'" "+$pool.env.VLLM_USE_FLASHINFER_SAMPLER=0")
+done
 RUNNING=
 
 # run NAME SECONDS ACTION WORD...: a command of tune in a session of its own, its output in NAME.log and here.

@@ -10,7 +10,7 @@ set -uo pipefail
 FOLDER=${1:?"usage: scripts/gpu_run.sh FOLDER"}
 # shellcheck source=scripts/gpu_environment.sh
 . "$(dirname "$0")/gpu_environment.sh"
-TRIAL+=("${ON_GPUS[@]}")
+TRIAL+=("${ON_GPUS[@]}" load=fixed load.dataset.inputs.tokens=512 load.dataset.outputs.tokens=128)
 FIXED=(study.name=fixed load.mode=fixed load.target_qps=15 load.min_queries=470 load.min_duration_s=20)
 CAPACITY=(
   study.name=capacity load.mode=capacity load.target_qps=20 load.resolution=0.05 load.min_queries=470

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import tarfile
 from pathlib import Path
@@ -37,6 +38,18 @@ def table(path: Path) -> Calibration:
     return Calibration.model_validate(table_settings() | tables)
 
 
+def step_rows(path: Path, phase: str) -> tuple[StepRow, ...]:
+    """Return the rows of one phase, however few."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["phase"] == phase]
+    return tuple(
+        StepRow(
+            int(line["batch"]), int(line["new_tokens"]), None, float(line["milliseconds"]), int(line["steps"])
+        )
+        for line in lines
+    )
+
+
 def test_medians_of_all_workers_are_written_with_their_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,7 +58,7 @@ def test_medians_of_all_workers_are_written_with_their_counts(
     prefill = "".join(f"1,512,0,0,{time}\n" for time in (0.020, 0.024, 0.100)) + "1,900,0,0,0.04\n"
     (logs / "prefill_w0.log").write_text(HEADER + prefill)
     for worker in range(2):
-        decode = f"0,0,2,2,0.00{8 + worker}\n0,0,1,1,0.005\n0,0,2,6,0.01\n1,512,2,2,0.03\n"
+        decode = f"0,0,2,2,0.00{8 + worker}\n0,0,1,1,0.005\n0,0,2,6,0.01\n"
         with gzip.open(logs / f"decode_w{worker}_steps.csv.gz", "wt") as file:
             file.write(HEADER + decode)
         (logs / f"decode_w{worker}.out").write_text("0,0,9,9,0.5\n")
@@ -56,8 +69,8 @@ def test_medians_of_all_workers_are_written_with_their_counts(
     printed = capsys.readouterr().out
     assert "read      3 logs with steps" in printed
     assert "decode    4 steps in 2 rows" in printed
-    assert "left out  2 steps that read prompts" in printed
     assert "left out  2 decode steps with another number of draft tokens" in printed
+    assert "continued answers" not in printed
     assert "warning" not in printed
     assert f"cluster.calibration.decode_steps={tmp_path / 'steps.csv'}" in printed
 
@@ -74,6 +87,42 @@ def test_steps_with_draft_tokens_are_a_table_where_most_steps_have_as_many(
     printed = capsys.readouterr().out
     assert "decode    5 steps in 2 rows" in printed
     assert "left out  2 decode steps with another number of draft tokens" in printed
+
+
+def test_steps_that_read_prompts_beside_answers_are_rows_of_prefill_with_a_token_for_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of an aggregated worker; their batch plays no part, as an answer is one token of theirs."""
+    steps = "1,512,0,0,0.024\n1,512,2,2,0.025\n1,508,9,9,0.027\n2,500,14,14,0.026\n0,0,9,9,0.008\n"
+    (tmp_path / "aggregated_w0.log").write_text(HEADER + steps)
+    run(f"logs={tmp_path}", f"to={tmp_path / 'steps.csv'}")
+    rows = step_rows(tmp_path / "steps.csv", "prefill")
+    assert rows == (StepRow(1, 512, None, 24.0, 1), StepRow(10, 514, None, 26.0, 3))
+    printed = capsys.readouterr().out
+    assert "prefill   4 steps in 2 rows" in printed
+    assert "among     prefill 3 that continued answers too, each a token more" in printed
+    assert "left out" not in printed
+
+
+def test_mixed_steps_whose_contexts_are_those_of_both_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(number: int, states: str) -> str:
+        return (
+            f"[TRT-LLM] [I] iter = {number}, rank = 0, currank_total_requests = 1/8, elapsed_time = 0.02s, "
+            f"num_scheduled_requests: 4, states = {{'num_ctx_requests': {states}, "
+            "'cached_kv_tokens': 90}\n"
+        )
+
+    mixed = line(1, "1, 'num_ctx_tokens': 500, 'num_generation_tokens': 3")
+    read = line(2, "4, 'num_ctx_tokens': 900, 'num_generation_tokens': 0")
+    (tmp_path / "aggregated_w0.log").write_text(mixed + read)
+    settings = composed()
+    words = (f"logs={tmp_path}", f"to={tmp_path / 'steps.csv'}")
+    steps_action(ComposedConfig(changed(settings, *words), "single-sim", words))
+    printed = capsys.readouterr().out
+    assert "prefill   1 steps in 1 row" in printed
+    assert "left out  1 steps that read prompts and continued answers at once" in printed
 
 
 def test_a_run_on_gpus_gives_a_table_and_a_warning(

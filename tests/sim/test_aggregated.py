@@ -142,6 +142,18 @@ def test_tables_of_both_phases_time_mixed_steps() -> None:
     assert tpot_s(log).min() > 0.02
 
 
+def test_the_gap_between_steps_of_a_table_follows_steps_of_both_kinds() -> None:
+    spec, calibration = make_trial(AGGREGATED, "cluster.calibration.frontend_message_s=0.0")
+    rows = {"prefill_steps": (StepRow(1, 1, None, 20.0), StepRow(1, 8192, None, 20.0))}
+    rows["decode_steps"] = (StepRow(1, 1, None, 10.0), StepRow(64, 64, None, 10.0))
+    scales = {"prefill_scale": 1.0, "decode_scale": 1.0, "ttft_overhead_s": 0.0}
+    for gap_s in (0.0, 0.003):
+        tabled = calibration.model_copy(update=rows | scales | {"decode_step_gap_s": gap_s})
+        log = simulate_requests(spec, tabled, np.array([0]), (np.array([3000]), np.array([3])))
+        assert ttft_s(log)[0] == pytest.approx(3 * (0.020 + gap_s)), "three chunks of 1,024 tokens"
+        assert tpot_s(log)[0] == pytest.approx(0.010 + gap_s)
+
+
 def test_what_no_step_time_is_known_for_is_refused() -> None:
     spec, calibration = short_trial(AGGREGATED, "aggregated.pipeline_parallel_size=2")
     (error,) = only_errors(check_simulated(spec, calibration))

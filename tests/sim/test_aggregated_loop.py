@@ -142,6 +142,7 @@ def test_a_step_by_tables_has_a_row_for_every_token_and_reads_the_caches_of_answ
             "steps": steps,
             "table": table,
             "table_scale": 2.0,
+            "step_s": 0.0,
             "token_s": 0.0,
             "slots": 2,
             "max_sequences": 2,
@@ -153,8 +154,18 @@ def test_a_step_by_tables_has_a_row_for_every_token_and_reads_the_caches_of_answ
     caches_s = 0.01 * 12
     assert served.first_s[1] == pytest.approx(alone_s + 2.0 * (2.0 + 0.05 * (30 + 1)) + caches_s)
     assert result.steps[0].tolist() == [2, 0]
+    later = serve(*([10], [1]), table=table, table_scale=2.0, token_s=0.0, step_s=0.5).answers
+    assert later.first_s[0] == pytest.approx(first_s + 0.5), "what passes between two steps"
     beyond = serve(
-        [30, 30], [40, 1], [0.0, 3.6], steps=steps, table=table, table_scale=1.0, token_s=0.0, slots=2
+        [30, 30],
+        [40, 1],
+        [0.0, 3.6],
+        steps=steps,
+        table=table,
+        table_scale=1.0,
+        step_s=0.0,
+        token_s=0.0,
+        slots=2,
     ).answers
     alone_s = 2.0 + 0.05 * 30 + 2.0 + 0.05 * 31
     assert beyond.first_s[1] == pytest.approx(alone_s + 2.0 + 0.05 * 31 + (2.0 - 3.0) + 0.05 * 32)

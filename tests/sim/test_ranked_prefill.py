@@ -93,7 +93,7 @@ def test_a_table_is_read_for_each_rank() -> None:
     table = PrefillTable(
         np.array([0.0, 32.0, 64.0, 128.0]), np.zeros(1), np.array([[2.0], [4.0], [6.0], [10]])
     )
-    served = serve_ranked(2, [64, 32], table=table, table_scale=1.0, token_s=0.0)
+    served = serve_ranked(2, [64, 32], table=table, table_scale=1.0, step_s=0.0, token_s=0.0)
     assert served.done_s == pytest.approx([6.0, 6.0])
     assert served.steps.tolist() == [[2, 0]]
 

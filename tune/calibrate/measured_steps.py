@@ -38,12 +38,14 @@ class MeasuredSteps:
     """Hold the rows of a table and what they were made of.
 
     `counted` are the steps in the rows of each phase, `short` those that took less than a quarter of the
-    median of their cell. `mixed` steps both read prompts and continued answers, `other_depth` are decode
-    steps with another number of draft tokens than most: no row holds them.
+    median of their cell. `mixed` steps both read prompts and continued answers: they are rows of prefill.
+    `unplaced` are mixed steps too, but their log has contexts, and not which of them are the answers'.
+    `other_depth` are decode steps with another number of draft tokens than most. No row holds the last two.
     """
 
     files: int = 0
     mixed: int = 0
+    unplaced: int = 0
     other_depth: int = 0
     rows: dict[Phase, Sequence[StepRow]] = field(default_factory=dict)
     counted: dict[Phase, int] = field(default_factory=dict)
@@ -93,9 +95,10 @@ def measure_steps(folder: Path, read_steps: Callable[[Iterable[str]], Iterable[L
         steps = tuple(read_steps(_lines(path)))
         measured.files += bool(steps)
         for step in steps:
-            if step.phase is None:
-                measured.mixed += 1
-            elif step.phase == "prefill":
+            if step.phase is None and step.context_tokens is not None:
+                measured.unplaced += 1
+            elif step.phase != "decode":
+                measured.mixed += step.phase is None
                 prefill[_cell(step)].append(step)
             elif step.new_tokens % step.batch:
                 measured.other_depth += 1
@@ -134,9 +137,12 @@ def _steps_in(cells: _Cells) -> int:
 
 
 def _cell(step: LoggedStep) -> tuple[int, ...]:
-    """Return the cell of a step: those of its batch, its new tokens and its mean context."""
+    """Return the cell of a step: those of its batch, its new tokens and its mean context.
+
+    Mixed steps of any batch share a cell: an answer is a token of theirs.
+    """
     mean_context = -1 if step.context_tokens is None else round(step.context_tokens / step.batch)
-    return _bucket(step.batch), _bucket(step.new_tokens), _bucket(mean_context)
+    return _bucket(step.batch) if step.phase else 0, _bucket(step.new_tokens), _bucket(mean_context)
 
 
 def _bucket(size: int) -> int:

@@ -237,7 +237,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.calibration.kv_transfer_bytes_per_s": ("bytes/s", "Bandwidth of one GPU's link for KV caches."),
     "cluster.calibration.kv_transfer_latency_s": ("s", "Latency of a KV transfer."),
     "cluster.calibration.kv_stall_token_s": ("s", "For how long each token of a KV cache that is sent holds up the steps of both its workers; null: 0."),
-    "cluster.calibration.decode_step_gap_s": ("s", "Between two decode steps of a table, what its log does not time; null: 0."),
+    "cluster.calibration.decode_step_gap_s": ("s", "Between two steps by a table of a decode or aggregated worker, what its log does not time; null: 0."),
     "cluster.calibration.rank_router": ("", "What decides which rank of a worker with attention data parallelism serves a request; null: fewest_tokens, as TensorRT-LLM."),
     "cluster.calibration.draft_acceptance": ("ratio", "Share of decode steps in which the draft token of depth 1, 2, ... is accepted; null: 0.79, 0.45, 0.25 (InferenceX, DeepSeek-V4-Pro)."),
     "cluster.calibration.draft_spread_frac": ("ratio", "Standard deviation over answers of the tokens that a decode step makes, over their mean; null: 0."),

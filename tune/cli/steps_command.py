@@ -54,7 +54,12 @@ def _report(measured: MeasuredSteps, target: Path) -> None:
         rows = len(measured.rows[phase])
         show(f"{phase:<9} {measured.counted[phase]:,} steps in {plural(rows, 'row')}")
     if measured.mixed:
-        show(f"left out  {measured.mixed:,} steps that read prompts and continued answers at once")
+        show(f"among     prefill {measured.mixed:,} that continued answers too, each a token more")
+    if measured.unplaced:
+        show(
+            f"left out  {measured.unplaced:,} steps that read prompts and continued answers at once: their "
+            "log has the contexts of both together"
+        )
     if measured.other_depth:
         show(f"left out  {measured.other_depth:,} decode steps with another number of draft tokens than most")
     for phase in PHASES:

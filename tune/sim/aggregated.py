@@ -31,7 +31,7 @@ def serve_by_one_pool(spec: TrialSpec, calibration: Calibration, accepted: Accep
     calibration
         Scales and overheads of the hardware. Steps with prompts take the prefill scale, or the table of
         prefill steps; the caches of answers are read at the decode scale, or as the table of decode steps
-        grows with the context.
+        grows with the context. The gap between steps of a table follows steps of both kinds.
     accepted
         The requests.
 
@@ -43,8 +43,11 @@ def serve_by_one_pool(spec: TrialSpec, calibration: Calibration, accepted: Accep
     calibration = calibration.model_copy(update={"kv_stall_token_s": None})
     slowdown = worker_slowdowns(spec, calibration, "aggregated")
     answers, answer_steps = decode_worker(spec, calibration, accepted.window_s)
-    limits = AggregatedWorker(prefill_worker(spec, calibration, accepted.window_s), answers)
+    prompts = prefill_worker(spec, calibration, accepted.window_s)
     rows = calibration.prefill_steps
+    if rows:  # one worker makes both kinds of steps: the same passes after each
+        prompts = prompts._replace(step_s=calibration.decode_step_gap_s or 0.0)
+    limits = AggregatedWorker(prompts, answers)
     steps = AggregatedSteps(answer_steps, prefill_table(rows) if rows else NO_PREFILL_TABLE)
     requests = AggregatedRequests(accepted.arrival_s, accepted.prompt, accepted.answer, accepted.reserved)
     worker = route_by_frontend(spec, "aggregated", np.arange(len(accepted.prompt)))

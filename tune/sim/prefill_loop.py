@@ -247,7 +247,8 @@ def _tabled_s(
     """Return the seconds of a step by the table of step times, and count it."""
     state.counters[STEPS] += 1
     state.counters[OUTSIDE] += not _is_known(queue.table, total, pairs / total)
-    return limits.table_scale * _table_s(queue.table, total, pairs / total) + limits.token_s * total
+    tabled_s = limits.table_scale * _table_s(queue.table, total, pairs / total)
+    return tabled_s + limits.step_s + limits.token_s * total
 
 
 @inlined

@@ -22,8 +22,8 @@ class PrefillWorker(NamedTuple):
     """Describe a prefill worker.
 
     A step takes step + token x new tokens + pair x attended pairs seconds. With a table, where `table_scale`
-    is not 0, it takes table_scale x its time there + token x new tokens. `fill_steps` are further pipeline
-    stages that the last step of a prompt passes. Usage is counted up to `window_s`.
+    is not 0, it takes table_scale x its time there + step + token x new tokens. `fill_steps` are further
+    pipeline stages that the last step of a prompt passes. Usage is counted up to `window_s`.
     """
 
     max_sequences: int

@@ -73,8 +73,9 @@ class Calibration(SparseModel):
 
     `prefill_steps` and `decode_steps` are measured step times. A table holds whole steps: of the parameters
     above only the scales apply to them, and none of the overheads. `decode_step_gap_s` passes between two
-    decode steps of a table, unseen by the log that it was made from. Each token of a KV cache that is sent
-    holds up the steps of both its workers for `kv_stall_token_s`. Both are 0 where they are None.
+    steps by a table of a decode or aggregated worker, unseen by the log that the table was made from. Each
+    token of a KV cache that is sent holds up the steps of both its workers for `kv_stall_token_s`. Both are 0
+    where they are None.
 
     `rank_router` is how a worker with attention data parallelism divides its requests among its ranks, by
     their prompts' tokens where it is None.
