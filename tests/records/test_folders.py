@@ -49,6 +49,20 @@ def test_outcome_reads_back_unchanged(outcome, tmp_path):
     assert [path.name for path in folder.root.iterdir()] == ["outcome.json"]
 
 
+def test_an_outcome_is_parsed_again_where_its_file_has_changed(tmp_path):
+    folder = TrialFolder(tmp_path)
+    folder.write_outcome(measured(1))
+    first = folder.read_outcome()
+    assert folder.read_outcome() is first
+    folder.write_outcome(measured(2))
+    assert (first.number, folder.read_outcome().number) == (1, 2)
+    (tmp_path / "outcome.json").write_text("{")
+    with pytest.raises(ResumableError, match=r"outcome\.json: not a readable"):
+        folder.read_outcome()
+    (tmp_path / "outcome.json").unlink()
+    assert folder.read_outcome() is None
+
+
 def test_outcome_json_has_the_published_keys(tmp_path):
     """The file was written once by hand from the interface and is never regenerated."""
     TrialFolder(tmp_path).write_outcome(measured(7, params={"prefill_workers": 14}, overrides=["a=1"]))
