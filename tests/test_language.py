@@ -137,8 +137,9 @@ def body_of(nodes: tuple[ast.AST, ...]) -> list[ast.stmt]:
 
 
 def size(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return the number of named arguments of a function."""
-    return sum(map(len, (function.args.posonlyargs, function.args.args, function.args.kwonlyargs)))
+    """Return the number of arguments of a function; several without names of their own count once."""
+    one_by_one = (function.args.posonlyargs, function.args.args, function.args.kwonlyargs)
+    return sum(map(len, one_by_one)) + sum(map(bool, (function.args.vararg, function.args.kwarg)))
 
 
 def missing_sections(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:

@@ -222,6 +222,16 @@ def named(spec: TrialSpec) -> list[Finding]:
             "prefill.kv_cache_config.token_per_block",
             "tokens_per_block",
         ),
+        (
+            {"prefill__extra": {"tokens_per_blok": 64}},
+            "prefill.extra.tokens_per_blok",
+            "kv_cache_config.tokens_per_block",
+        ),
+        (
+            {"prefill__extra": {"tokens_per_block": 64}},
+            "prefill.extra.tokens_per_block",
+            "kv_cache_config.tokens_per_block",
+        ),
     ],
 )
 def test_a_misspelt_key_is_named_with_what_is_near(
@@ -234,6 +244,13 @@ def test_a_misspelt_key_is_named_with_what_is_near(
         f for f in named(make_spec(**V1, **change, stack__engine_schema=schema)) if f.severity == "error"
     ]
     assert [(f.path, f.expected) for f in found] == [(path, unsure.expected)]
+
+
+@pytest.mark.parametrize("key", ["moe_confg", "foo_bar"])
+def test_a_key_that_the_flat_generation_lacks_is_named(key: str, make_spec: MakeSpec) -> None:
+    (found,) = named(make_spec(decode__extra={key: 1}))
+    assert (found.severity, found.path) == ("warning", f"decode.extra.{key}")
+    assert found.expected == "a key that TensorRT-LLM has with flat engine YAML"
 
 
 @pytest.mark.parametrize(

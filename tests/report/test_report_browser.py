@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chromium import CHROMIUM, HEADLESS
+from support.chromium import CHROMIUM, HEADLESS, opened
 from support.synthetic_posterior import learned_study
 from support.synthetic_search import searched_trial
 from support.synthetic_study import mixed, study
@@ -113,6 +113,15 @@ def test_phone_needs_no_sideways_scroll_and_shows_the_answer_first(tmp_path: Pat
     assert scrolled_px <= window_px == 390
     assert result["top"][".headline"] < 400
     assert result["top"][".tiles"] < 844
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
+def test_page_of_2000_trials_asks_for_nothing_when_it_opens(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", study(n_trials=2000), mixed(2000))
+    with opened(page, tmp_path / "profile") as tab:
+        names = tab.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in names if not name.startswith(("data:", "blob:"))] == []
 
 
 @pytest.mark.slow

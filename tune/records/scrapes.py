@@ -51,7 +51,22 @@ def parse_samples(text: str) -> dict[str, float]:
 
 
 def total(samples: Mapping[str, float], name: str, **labels: str) -> float | None:
-    """Return the sum of the samples of `name` that carry all of `labels`, None where there is none."""
+    """Return the sum of the samples of a metric.
+
+    Parameters
+    ----------
+    samples
+        Values by the name of their metric with its labels.
+    name
+        Name of the metric.
+    labels
+        Labels that a sample has to carry.
+
+    Returns
+    -------
+    float | None
+        The sum, in the unit of the metric; None where there is no such sample.
+    """
     values = _values(samples, name, labels)
     return sum(values) if values else None
 

@@ -30,7 +30,7 @@ class Accepted:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """Hold who served each request and when, arrays of shape (n,), and how full the workers were.
+    """Hold which worker served each request and when, arrays of shape (n,), and how full the workers were.
 
     `first_s` and `done_s` are when a worker made the first and the last token, before a frontend passed it
     on.

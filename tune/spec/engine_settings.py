@@ -26,7 +26,7 @@ from tune.spec.stack import Stack
 def _validate_settings(value: Any, info: ValidationInfo) -> Any:
     """Return `value` as settings of the engine of `stack`; as it is where the stack did not validate.
 
-    Without a value they are those of aggregated workers, who prefill and decode.
+    Without a value they are those of aggregated workers, which prefill and decode.
     """
     if value is None:
         own = info.data.get("aggregated")

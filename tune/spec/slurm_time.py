@@ -30,7 +30,7 @@ def duration_s(text: str) -> float | None:
 def time_limit_s(text: str) -> float | None:
     """Return the seconds of a time limit, infinity for none at all; None for a text that is no time limit.
 
-    No limit is 0, -1, INFINITE or UNLIMITED. Source: sbatch(1), --time; time_str2secs, as above.
+    No limit is 0, -1, INFINITE or UNLIMITED. Source: sbatch(1), --time; Slurm, time_str2secs.
     """
     if text.strip().lower() in _ENDLESS:
         return math.inf

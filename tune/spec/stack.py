@@ -62,7 +62,7 @@ class Stack(WithEnvironment):
 
     @property
     def dynamo(self) -> Literal["v0", "v1"]:
-        """Return who routes to the second pool: in v0 the worker of the first, in v1 the frontend."""
+        """Return v0 where workers of the first pool route to the second, v1 where the frontend does."""
         return "v1" if self.generation in ("dynamo_v07", "dynamo_v1") else "v0"
 
     @property

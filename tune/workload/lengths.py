@@ -128,7 +128,7 @@ def _drawn(
 
 
 _drawn_before = lru_cache(maxsize=32)(_drawn)
-"""The same, kept for the shuffles of a capacity search, which draws each at many rates."""
+"""Function that draws as `_drawn` does and keeps the result: a capacity search asks for it at many rates."""
 
 
 def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:

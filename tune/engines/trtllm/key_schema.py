@@ -59,10 +59,14 @@ class Argument:
 
 @dataclass(frozen=True)
 class KeySchema:
-    """Hold the keys of each group, and the arguments by path; there are none without a file."""
+    """Hold the keys of each group, and the arguments by path; there are none without a file.
+
+    `is_whole` says that the engine has no other keys in these groups.
+    """
 
     keys: Mapping[str, frozenset[str]]
     arguments: Mapping[str, Argument] = field(default_factory=dict)
+    is_whole: bool = False
 
 
 @cache
@@ -72,7 +76,7 @@ def read_key_schema(file: str | None, generation: Generation) -> KeySchema:
     Raises ConfigurationError where the file cannot be read as TensorRT-LLM's list of arguments.
     """
     if generation == "flat":
-        return KeySchema({"": FLAT_KEYS})
+        return KeySchema({"": FLAT_KEYS}, is_whole=True)
     if file is None:
         return KeySchema(KNOWN_KEYS)
     try:
@@ -124,10 +128,20 @@ def _argument(row: Mapping[str, Any]) -> Argument:
     return Argument(row["annotation"], tuple(row["allowed_values"]), row.get("converter") == "allowlist")
 
 
+def _near(key: str, names: frozenset[str]) -> list[str]:
+    """Return the name that `key` is, or may be a misspelling of; none where no name is near."""
+    return get_close_matches(key, sorted(names), n=1, cutoff=NEAR_KEY_SIMILARITY)
+
+
 def _unknown(key: str, path: str, value: Any, known: frozenset[str], schema: KeySchema) -> Iterator[KeyFault]:
-    near = get_close_matches(key, sorted(known), n=1, cutoff=NEAR_KEY_SIMILARITY)
+    near = _near(key, known) or [
+        f"{group}.{name}".lstrip(".") for group, names in schema.keys.items() for name in _near(key, names)
+    ]
     if near:
-        yield KeyFault(path, f"{key}: {value!r}", f"{near[0]}, a key of the engine", bool(schema.arguments))
+        expected = f"{' or '.join(sorted(near))}, a key of the engine"
+        yield KeyFault(path, f"{key}: {value!r}", expected, bool(schema.arguments))
+    elif schema.is_whole:
+        yield KeyFault(path, f"{key}: {value!r}", "a key that TensorRT-LLM has with flat engine YAML", False)
     elif schema.arguments:
         expected = "a key of stack.engine_schema, or one of free form, which it leaves out"
         yield KeyFault(path, f"{key}: {value!r}", expected, False)
