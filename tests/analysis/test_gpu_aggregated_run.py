@@ -10,15 +10,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.recorded_studies import figures_of
+from support.recorded_studies import figures_of, trial_alone
 
 from tune.analysis.measure import measure_attempt
 from tune.calibrate.measured_steps import measure_steps
 from tune.engines.registry import adapter_named
 from tune.records.attempt_record import AttemptRecord
-from tune.records.folders import StudyFolder, TrialFolder, read_attempt
-from tune.records.outcome import Outcome
-from tune.spec.trial import TrialSpec
+from tune.records.folders import TrialFolder, read_attempt
 
 DATA = Path(__file__).parents[1] / "data" / "gpu" / "h200_aggregated.tar.xz"
 PREDICTED = ("capacity", "low", "rate", "budget", "seqs", "prompts", "answers")
@@ -35,14 +33,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (path / "study.json").exists():
             path.rename(folder.parent / path.name)
     return folder
-
-
-def trial(runs: Path, study: str) -> tuple[TrialFolder, TrialSpec, Outcome]:
-    (folder,) = StudyFolder(runs / study).trials()
-    spec, outcome = folder.read_spec(), folder.read_outcome()
-    assert spec is not None
-    assert outcome is not None
-    return folder, spec, outcome
 
 
 def attempt_of(folder: TrialFolder) -> AttemptRecord:
@@ -68,7 +58,7 @@ def test_every_record_opens(runs: Path) -> None:
 
 @pytest.mark.parametrize("study", MEASURED)
 def test_the_figures_follow_from_the_requests(study: str, runs: Path) -> None:
-    folder, spec, outcome = trial(runs, study)
+    folder, spec, outcome = trial_alone(runs / study)
     assert spec.split.label == "1A"
     measured = measure_attempt(folder.attempts()[-1], spec)
     assert len(measured) == len(outcome.probes)
@@ -85,7 +75,7 @@ def test_every_prediction_was_written_before_the_first_query(study: str, runs: P
     progress = (runs.parent / "progress.log").read_text(encoding="utf-8")
     found = re.search(rf"^(\d\d:\d\d:\d\d) .* {study} is predicted$", progress, re.MULTILINE)
     assert found is not None
-    attempt = attempt_of(trial(runs, study)[0])
+    attempt = attempt_of(trial_alone(runs / study)[0])
     began = datetime.fromisoformat(attempt.started_at)
     assert attempt.phases is not None
     ready_s = attempt.phases.bring_up_s + attempt.phases.warm_up_s
@@ -96,7 +86,7 @@ def test_every_prediction_was_written_before_the_first_query(study: str, runs: P
 
 
 def test_the_table_of_steps_follows_from_the_log_and_is_made_of_mixed_steps(runs: Path) -> None:
-    folder, _, _ = trial(runs, "calibration")
+    folder, _, _ = trial_alone(runs / "calibration")
     logs = folder.attempts()[-1] / "logs"
     steps = measure_steps(logs, adapter_named("dynamo_vllm").read_steps)
     with (runs.parent / "steps.csv").open(encoding="utf-8") as file:
@@ -107,17 +97,17 @@ def test_the_table_of_steps_follows_from_the_log_and_is_made_of_mixed_steps(runs
 
 
 def test_the_token_budget_bounds_every_step(runs: Path) -> None:
-    folder, spec, _ = trial(runs, "budget")
+    folder, spec, _ = trial_alone(runs / "budget")
     assert max(step[1] + step[3] for step in steps_of(folder)) == spec.decode.token_budget == 512
 
 
 def test_the_slots_bound_every_batch(runs: Path) -> None:
-    folder, spec, _ = trial(runs, "seqs")
+    folder, spec, _ = trial_alone(runs / "seqs")
     assert max(step[0] + step[2] for step in steps_of(folder)) == spec.decode.max_sequences == 32
 
 
 def test_the_search_brackets_the_highest_rate(runs: Path) -> None:
-    _, spec, outcome = trial(runs, "capacity")
+    _, spec, outcome = trial_alone(runs / "capacity")
     held = [probe.target_qps for probe in outcome.probes if probe.feasible and probe.target_qps]
     missed = [probe.target_qps for probe in outcome.probes if not probe.feasible and probe.target_qps]
     assert all(probe.valid for probe in outcome.probes)

@@ -9,12 +9,9 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from support.recorded_studies import figures_of
+from support.recorded_studies import figures_of, trial_alone
 
 from tune.analysis.measure import measure_attempt
-from tune.records.folders import StudyFolder, TrialFolder
-from tune.records.outcome import Outcome
-from tune.spec.trial import TrialSpec
 
 DATA = Path(__file__).parents[1] / "data" / "gpu"
 
@@ -30,14 +27,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trial(runs: Path, study: str) -> tuple[TrialFolder, TrialSpec, Outcome]:
-    (folder,) = StudyFolder(runs / study).trials()
-    spec, outcome = folder.read_spec(), folder.read_outcome()
-    assert spec is not None
-    assert outcome is not None
-    return folder, spec, outcome
-
-
 def test_every_record_opens(runs: Path) -> None:
     figures = figures_of(runs)
     assert sorted(figures) == ["capacity", "fixed"]
@@ -46,7 +35,7 @@ def test_every_record_opens(runs: Path) -> None:
 
 @pytest.mark.parametrize("study", ["fixed", "capacity"])
 def test_the_figures_follow_from_the_requests(study: str, runs: Path) -> None:
-    folder, spec, outcome = trial(runs, study)
+    folder, spec, outcome = trial_alone(runs / study)
     measured = measure_attempt(folder.attempts()[-1], spec)
     for again, recorded in zip(measured, outcome.probes, strict=True):
         assert again.ttft_s == recorded.ttft_s
@@ -57,7 +46,7 @@ def test_the_figures_follow_from_the_requests(study: str, runs: Path) -> None:
 
 
 def test_the_search_brackets_the_highest_rate(runs: Path) -> None:
-    _, spec, outcome = trial(runs, "capacity")
+    _, spec, outcome = trial_alone(runs / "capacity")
     held = [probe.target_qps for probe in outcome.probes if probe.feasible]
     missed = [probe.target_qps for probe in outcome.probes if not probe.feasible]
     assert all(probe.valid for probe in outcome.probes)
@@ -67,7 +56,7 @@ def test_the_search_brackets_the_highest_rate(runs: Path) -> None:
 
 
 def test_the_pools_were_read_under_the_names_of_their_engine(runs: Path) -> None:
-    _, _, outcome = trial(runs, "capacity")
+    _, _, outcome = trial_alone(runs / "capacity")
     assert outcome.breakdown is not None
     assert outcome.breakdown.prefill_utilisation == pytest.approx(0.86, abs=0.01)
     assert outcome.bottleneck is not None
@@ -77,7 +66,7 @@ def test_the_pools_were_read_under_the_names_of_their_engine(runs: Path) -> None
 @pytest.mark.parametrize("study", ["fixed", "capacity"])
 def test_caches_crossed_nvlink_and_every_probe_began_on_an_empty_deployment(study: str, runs: Path) -> None:
     """The record is older than the client's own times and the samples of GPUs: these are not counted."""
-    folder, spec, _ = trial(runs, study)
+    folder, spec, _ = trial_alone(runs / study)
     for probe in measure_attempt(folder.attempts()[-1], spec):
         checks = {check.name: check for check in probe.checks}
         assert checks["kv_transfers"].result == checks["leftovers"].result == "as_meant"
@@ -88,7 +77,7 @@ def test_caches_crossed_nvlink_and_every_probe_began_on_an_empty_deployment(stud
 
 
 def test_the_engines_log_has_no_whole_steps_with_asynchronous_scheduling(runs: Path) -> None:
-    folder, _, outcome = trial(runs, "fixed")
+    folder, _, outcome = trial_alone(runs / "fixed")
     log = folder.attempts()[-1] / "logs" / "localhost_decode_w0_steps.csv.gz"
     with gzip.open(log, "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -10,14 +10,25 @@ from tune.analysis.shuffles import SHUFFLES_FILE, read_shuffles
 from tune.records.capacity_search import read_capacity, read_early_stop, read_probe_request
 from tune.records.confirmation import read_confirmation
 from tune.records.folders import StudyFolder, TrialFolder, read_attempt
+from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
 from tune.records.requests import read_requests
 from tune.records.scrapes import METRICS_FILE, read_metrics
+from tune.spec.trial import TrialSpec
 
 
 def figures_of(runs: Path) -> dict[str, Any]:
     """Return the figures of every study in `runs`, by its name. Every reader of records is called."""
     return {path.name: _study(StudyFolder(path)) for path in sorted(runs.iterdir())}
+
+
+def trial_alone(study: Path) -> tuple[TrialFolder, TrialSpec, Outcome]:
+    """Return the folder and the records of the one trial of a study."""
+    (folder,) = StudyFolder(study).trials()
+    spec, outcome = folder.read_spec(), folder.read_outcome()
+    assert spec is not None
+    assert outcome is not None
+    return folder, spec, outcome
 
 
 def _study(folder: StudyFolder) -> dict[str, Any]:
