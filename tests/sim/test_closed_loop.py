@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.sim_trials import digest, make_trial, tpot_s, ttft_s
+from support.sim_trials import digest, make_trial, tabled, tpot_s, ttft_s
 
 from tune.analysis.measure import completion_qps
 from tune.core.arrays import FloatArray
@@ -36,6 +37,19 @@ VARIANTS = [
     ("stack.router_mode=least-loaded", "cluster.calibration.head_node_scale=1.3", "split.decode_workers=2"),
     ("cluster.calibration.kv_transfer_bytes_per_s=1.0e+9",),
 ]
+RANKED = "{}.extra={{enable_attention_dp: true}}"
+DRAFTS = "speculative_config: {decoding_type: MTP, num_nextn_predict_layers: 3}"
+TABLED_VARIANTS = [
+    (RANKED.format("decode"), "split.decode_workers=2"),
+    (RANKED.format("prefill"), "split.prefill_workers=3"),
+    (RANKED.format("prefill"), RANKED.format("decode"), "stack=dynamo_v1", "stack.router_mode=least-loaded"),
+    (RANKED.format("decode"), "split.decode_workers=1", POLICY.format("MAX_UTILIZATION")),
+    (RANKED.format("decode"), "cluster.calibration.rank_router=round_robin"),
+    (f"decode.extra={{{DRAFTS}}}", "split.decode_workers=2"),
+    (f"decode.extra={{enable_attention_dp: true, {DRAFTS}}}", RANKED.format("prefill")),
+]
+"""Ranks and drafts, which no roofline times."""
+
 INSTANT_FRONTENDS = "cluster.calibration.frontend_message_s=0"
 
 
@@ -69,12 +83,14 @@ def demand(spec: TrialSpec) -> Accepted:
     return Accepted(np.zeros(0), prompt, answer, reserved_kv_tokens(spec, prompt, longest), np.inf)
 
 
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", [*VARIANTS, *TABLED_VARIANTS])
 def test_pools_serve_the_arrivals_of_a_closed_loop_as_those_of_an_open_one(
-    overrides: tuple[str, ...],
+    tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     """The two are other programs: one for both pools by time, one for each pool after the other."""
-    spec, calibration = users_trial(60, "load.min_queries=500", INSTANT_FRONTENDS, *overrides)
+    drafts = 3 if any(DRAFTS in override for override in overrides) else 0
+    tables = tabled(tmp_path, drafts=drafts) if overrides in TABLED_VARIANTS else ()
+    spec, calibration = users_trial(60, "load.min_queries=500", INSTANT_FRONTENDS, *tables, *overrides)
     sent, closed, _ = serve_users(spec, calibration, demand(spec))
     opened = serve_by_two_pools(spec, calibration, sent)
     for name in ("prefill_worker", "decode_worker"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sim_trials import digest, make_trial, short_trial
+from support.sim_trials import digest, make_trial, short_trial, tabled
 
 from tune.analysis.breakdown import decode_slots
 from tune.engines.kv_capacity import decode_batch_that_kv_holds, kv_capacity_tokens
@@ -16,20 +16,12 @@ from tune.sim.worker_models import decode_worker
 from tune.spec.timed_rules import check_timed
 
 RANKED = "decode.extra={enable_attention_dp: true}"
-ROWS = (
-    "phase,batch,new_tokens,context_tokens,milliseconds",
-    *("prefill,1,512,0,20", "prefill,1,4096,0,150"),
-    *("decode,1,1,1000,10", "decode,1,1,20000,12", "decode,64,64,64000,20", "decode,64,64,640000,40"),
-)
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> tuple[str, ...]:
     """Return overrides that time all steps by a table."""
-    path = tmp_path / "steps.csv"
-    path.write_text("\n".join(ROWS) + "\n")
-    steps = tuple(f"cluster.calibration.{phase}_steps={path}" for phase in ("prefill", "decode"))
-    return (*steps, "cluster.calibration.prefill_scale=1.0", "cluster.calibration.decode_scale=1.0")
+    return tabled(tmp_path)
 
 
 def test_slots_and_cache_are_those_of_a_rank() -> None:
@@ -80,12 +72,9 @@ def test_attention_data_parallelism_needs_a_table(tables: tuple[str, ...]) -> No
 
 
 def test_what_has_ranks_and_is_not_simulated_is_refused(tables: tuple[str, ...]) -> None:
-    users = (RANKED, "load.mode=concurrency", "load.target_qps=null", "load.concurrency=8")
-    drafts = ("decode.extra={speculative_config: {decoding_type: NGram}}",)
-    for overrides, path in (
-        (users, "decode.extra.enable_attention_dp"),
-        (drafts, "decode.extra.speculative_config"),
-    ):
-        findings = check_timed(*make_trial(*tables, *overrides))
-        assert [(finding.severity, finding.path) for finding in findings] == [("error", path)]
-        assert "not simulated" in findings[0].why
+    drafts = "decode.extra={speculative_config: {decoding_type: NGram}}"
+    findings = check_timed(*make_trial(*tables, drafts))
+    assert [(finding.severity, finding.path) for finding in findings] == [
+        ("error", "decode.extra.speculative_config")
+    ]
+    assert "not simulated" in findings[0].why

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.decode_runs import WORKER
-from support.sim_trials import digest, make_trial, short_trial, tpot_s
+from support.sim_trials import digest, make_trial, short_trial, tabled, tpot_s
 
 from tune.engines.check import check_simulated
 from tune.errors import ConfigurationError
@@ -29,23 +29,10 @@ from tune.spec.timed_rules import check_timed
 
 DRAFTS = "decode.extra={speculative_config: {decoding_type: MTP, num_nextn_predict_layers: 3}}"
 ACCEPTANCE = "cluster.calibration.draft_acceptance"
-ROWS = (
-    "phase,batch,new_tokens,context_tokens,milliseconds",
-    *("prefill,1,512,0,20", "prefill,1,4096,0,150"),
-    *("decode,1,4,1000,10", "decode,1,4,20000,12", "decode,64,256,64000,20", "decode,64,256,640000,40"),
-)
 
 
 def draws(seed: int = 0) -> np.random.RandomState:
     return np.random.RandomState(seed)
-
-
-def tabled(folder: Path, *rows: str) -> tuple[str, ...]:
-    """Return overrides that time all steps by a table of `rows`, by default of 3 draft tokens."""
-    path = folder / "steps.csv"
-    path.write_text("\n".join(rows or ROWS) + "\n")
-    steps = tuple(f"cluster.calibration.{phase}_steps={path}" for phase in ("prefill", "decode"))
-    return (*steps, "cluster.calibration.prefill_scale=1.0", "cluster.calibration.decode_scale=1.0")
 
 
 def test_tokens_of_a_step_by_hand() -> None:
@@ -129,7 +116,7 @@ def test_slots_leave_room_for_the_drafts_of_every_sequence() -> None:
 
 def test_tokens_come_as_much_faster_as_a_step_makes_more(tmp_path: Path) -> None:
     """With one token a step TPOT is a step; with all of three drafts accepted it is a quarter."""
-    rows = (*ROWS[:3], "decode,1,4,1000,10", "decode,64,256,64000,20")
+    rows = ("decode,1,4,1000,10", "decode,64,256,64000,20")
     quiet = (*tabled(tmp_path, *rows), "load.target_qps=1", "cluster.calibration.frontend_message_s=0")
     never, always = (
         np.median(tpot_s(simulate_serving(*short_trial(*quiet, DRAFTS, f"{ACCEPTANCE}={shares}"))))
@@ -139,7 +126,7 @@ def test_tokens_come_as_much_faster_as_a_step_makes_more(tmp_path: Path) -> None
 
 
 def test_answers_spread_where_the_calibration_says_so(tmp_path: Path) -> None:
-    trial = (*tabled(tmp_path), "load.target_qps=1", DRAFTS)
+    trial = (*tabled(tmp_path, drafts=3), "load.target_qps=1", DRAFTS)
     spreads = [
         tpot_s(simulate_serving(*short_trial(*trial, f"cluster.calibration.draft_spread_frac={spread}")))
         for spread in (0.0, 0.1)
@@ -148,7 +135,7 @@ def test_answers_spread_where_the_calibration_says_so(tmp_path: Path) -> None:
 
 
 def test_equal_trials_give_equal_bits_and_shuffles_differ(tmp_path: Path) -> None:
-    trial = (*tabled(tmp_path), DRAFTS)
+    trial = (*tabled(tmp_path, drafts=3), DRAFTS)
     digests = [
         digest(simulate_serving(*short_trial(*trial, f"load.shuffle_seed={seed}"))) for seed in (0, 0, 1)
     ]
@@ -158,25 +145,24 @@ def test_equal_trials_give_equal_bits_and_shuffles_differ(tmp_path: Path) -> Non
 def test_drafts_without_a_table_are_refused(tmp_path: Path) -> None:
     (finding,) = check_timed(*make_trial(DRAFTS))
     assert finding.path == "decode.extra.speculative_config"
-    assert not check_timed(*make_trial(DRAFTS, *tabled(tmp_path)))
+    assert not check_timed(*make_trial(DRAFTS, *tabled(tmp_path, drafts=3)))
     unknown = "decode.extra={speculative_config: {decoding_type: NGram}}"
-    (finding,) = check_timed(*make_trial(unknown, *tabled(tmp_path)))
+    (finding,) = check_timed(*make_trial(unknown, *tabled(tmp_path, drafts=3)))
     assert finding.path == "decode.extra.speculative_config"
     assert "not simulated" in finding.why
 
 
 def test_a_table_of_other_drafts_is_a_warning(tmp_path: Path) -> None:
-    plain = (*ROWS[:3], "decode,1,1,1000,10", "decode,64,64,64000,20")
     (warning,) = (
         finding
-        for finding in check_simulated(*make_trial(DRAFTS, *tabled(tmp_path, *plain)))
+        for finding in check_simulated(*make_trial(DRAFTS, *tabled(tmp_path)))
         if "decode_steps" in finding.path
     )
     assert warning.severity == "warning"
     assert "0 draft tokens" in warning.found
     assert not [
         finding
-        for finding in check_simulated(*make_trial(DRAFTS, *tabled(tmp_path)))
+        for finding in check_simulated(*make_trial(DRAFTS, *tabled(tmp_path, drafts=3)))
         if "decode_steps" in finding.path
     ]
 
@@ -185,12 +171,12 @@ def test_more_drafts_than_acceptances_is_an_error(tmp_path: Path) -> None:
     deep = "decode.extra={speculative_config: {decoding_type: MTP, max_draft_len: 5}}"
     findings = [
         finding
-        for finding in check_simulated(*make_trial(deep, *tabled(tmp_path)))
+        for finding in check_simulated(*make_trial(deep, *tabled(tmp_path, drafts=3)))
         if finding.severity == "error"
     ]
     assert [finding.path for finding in findings] == ["cluster.calibration.draft_acceptance"]
     with pytest.raises(ConfigurationError, match="draft_acceptance: found 3 shares"):
-        simulate_serving(*make_trial(deep, *tabled(tmp_path)))
+        simulate_serving(*make_trial(deep, *tabled(tmp_path, drafts=3)))
 
 
 @pytest.mark.parametrize("shares", ["[]", "[0.5,0.6]", "[1.1]", "[-0.1]"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,26 @@ from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
 SHORT = ("load.concatenate_permutation=false", "load.min_queries=400", "load.min_duration_s=1.0")
+
+
+STEP_ROWS = (
+    "phase,batch,new_tokens,context_tokens,milliseconds",
+    *("prefill,1,512,0,20", "prefill,1,4096,0,150"),
+)
+"""Head of a table of step times, and its prefill steps."""
+
+
+def tabled(folder: Path, *decode_rows: str, drafts: int = 0) -> tuple[str, ...]:
+    """Return overrides that time all steps by a table, whose decode steps have `drafts` draft tokens."""
+    new = 1 + drafts
+    rows = decode_rows or (
+        *(f"decode,1,{new},1000,10", f"decode,1,{new},20000,12"),
+        *(f"decode,64,{64 * new},64000,20", f"decode,64,{64 * new},640000,40"),
+    )
+    path = folder / "steps.csv"
+    path.write_text("\n".join((*STEP_ROWS, *rows)) + "\n")
+    steps = tuple(f"cluster.calibration.{phase}_steps={path}" for phase in ("prefill", "decode"))
+    return (*steps, "cluster.calibration.prefill_scale=1.0", "cluster.calibration.decode_scale=1.0")
 
 
 def make_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:

@@ -17,7 +17,6 @@ from tune.sim.closed_pools import (
     READ,
     ROUTED,
     SENT,
-    ClosedResult,
     ClosedRun,
     ClosedState,
     new_state,
@@ -25,26 +24,24 @@ from tune.sim.closed_pools import (
     next_read_s,
     next_step_s,
 )
-from tune.sim.decode_loop import begin_steps, generate
-from tune.sim.decode_pool import (
-    BATCH,
-    BATCH_INTEGRAL,
-    JUST_ENDED,
-    LOAD,
-    OUTSIDE,
-    PEAK,
-    STEP,
-    DecodeState,
-    pending_requests,
-    state_of,
-)
+from tune.sim.decode_pool import BATCH, JUST_ENDED
 from tune.sim.event_heap import first_s, pop, push
-from tune.sim.prefill_loop import serve_prompts
 from tune.sim.prefill_pool import BATCH as PROMPTS
-from tune.sim.prefill_pool import BUSY, STEPS, PrefillState, pending_prompts, prefill_state
 from tune.sim.prefill_pool import JUST_ENDED as JUST_READ
-from tune.sim.prefill_pool import LOAD as PROMPT_LOAD
-from tune.sim.queues import UNASSIGNED, enqueue, least_loaded, link_end_s
+from tune.sim.queues import UNASSIGNED
+from tune.sim.ranks.ranked_decode import (
+    enter_ranked_counts,
+    fill_batches,
+    generate_on_ranks,
+    least_loaded_worker,
+    receive_cache,
+)
+from tune.sim.ranks.ranked_prefill import (
+    enter_read_counts,
+    least_loaded_reader,
+    read_on_ranks,
+    receive_prompt,
+)
 
 
 @compiled
@@ -65,11 +62,10 @@ def serve_closed_loop(run: ClosedRun) -> None:
         reader, decoder = int(np.argmin(state.reads_s)), int(np.argmin(state.steps_s))
         read_s, step_s = state.reads_s[reader], state.steps_s[decoder]
         if read_s < event_s and read_s <= step_s:
-            _read_prompts(run, state, prefill_state(state.prefill, reader), reader)
+            _read_prompts(state, reader)
             continue
         if step_s < event_s:
-            next_s = min(event_s, read_s)
-            _make_tokens(run, state, state_of(state.decode, decoder), decoder, next_s)
+            _make_tokens(run, state, decoder, min(event_s, read_s))
             continue
         if event_s == np.inf:
             break
@@ -78,21 +74,22 @@ def serve_closed_loop(run: ClosedRun) -> None:
         state.stage[request] = stage + 1
         if stage == ARRIVES:
             if result.prefill.worker[request] == UNASSIGNED:
-                load = pending_prompts(state.prefill, event_s)
-                result.prefill.worker[request] = least_loaded(load, request % readers)
-            _enter_prefill(state, request, result.prefill.worker[request], event_s)
+                chosen = least_loaded_reader(state.prefill, event_s, request % readers)
+                result.prefill.worker[request] = chosen
+            _enter_prefill(state, request, event_s)
         elif stage == READ:
             if result.decode.worker[request] == UNASSIGNED and not pools.router.by_load:
                 result.decode.worker[request] = _take_turn(run, state, request)
             push(state.events, result.prefill.sent_s[request], request)
         elif stage == LEFT:
             if result.decode.worker[request] == UNASSIGNED:
-                load = pending_requests(state.decode, event_s)
-                result.decode.worker[request] = least_loaded(load, request % decoders)
-            _enter_decode(run, state, request)
+                chosen = least_loaded_worker(state.decode, event_s, request % decoders)
+                result.decode.worker[request] = chosen
+            _enter_decode(run, state, request, event_s)
         else:
             _send_next(run, state, event_s)
-    enter_closed_counts(state, result)
+    enter_read_counts(state.prefill)
+    enter_ranked_counts(state.decode)
 
 
 @compiled
@@ -106,12 +103,12 @@ def _send_next(run: ClosedRun, state: ClosedState, now_s: float) -> None:
 
 
 @compiled
-def _enter_prefill(state: ClosedState, request: int, worker: int, now_s: float) -> None:
+def _enter_prefill(state: ClosedState, request: int, now_s: float) -> None:
     """Put a prompt into the queue of its worker."""
-    state.prompts.arrival_s[request] = now_s
-    state.prefill.counters[worker, PROMPT_LOAD] += 1
-    enqueue(state.prefill.waiting[worker], state.prompts.follower, request)
-    state.reads_s[worker] = next_read_s(state, worker)
+    worker = state.prefill.result.worker[request]
+    state.prefill.queue.arrival_s[request] = now_s
+    receive_prompt(state.prefill, request, now_s)
+    state.reads_s[worker] = next_read_s(state.prefill, worker)
 
 
 @compiled
@@ -130,61 +127,47 @@ def _take_turn(run: ClosedRun, state: ClosedState, request: int) -> int:
 
 
 @compiled
-def _enter_decode(run: ClosedRun, state: ClosedState, request: int) -> None:
+def _enter_decode(run: ClosedRun, state: ClosedState, request: int, left_s: float) -> None:
     """Put a request whose KV cache has left its prefill worker into the queue of its decode worker."""
-    decode, left_s = run.result.decode, run.result.prefill.sent_s[request]
-    worker = decode.worker[request]
-    begun_s = left_s - run.requests.send_s[request]
-    received_s = link_end_s(state.link_s, worker, begun_s, run.requests.receive_s[request])
-    decode.ready_s[request] = max(left_s, received_s) + run.pools.decode.transfer_latency_s
-    state.decode.counters[worker, LOAD] += 1
-    enqueue(state.decode.waiting[worker], state.answers.follower, request)
-    state.steps_s[worker] = next_step_s(state, worker)
-    state.ends_s[worker] = next_end_s(run.pools, state, worker)
+    worker, send_s = run.result.decode.worker[request], run.requests.send_s[request]
+    receive_cache(state.decode, request, left_s, (left_s - send_s, run.requests.receive_s[request]))
+    state.steps_s[worker] = next_step_s(state.decode, worker)
+    state.ends_s[worker] = next_end_s(state.decode, worker, run.pools.shortest_s)
 
 
 @compiled
-def _read_prompts(run: ClosedRun, state: ClosedState, worker: PrefillState, reader: int) -> None:
+def _read_prompts(state: ClosedState, reader: int) -> None:
     """Make the next step of a prefill worker."""
-    worker.counters[JUST_READ] = 0
-    until_s = np.nextafter(state.reads_s[reader], np.inf)
-    serve_prompts(run.pools.prefill, state.prompts, worker, run.result.prefill, until_s)
-    batch = worker.counters[PROMPTS]
-    for slot in range(batch, batch + worker.counters[JUST_READ]):
-        request = worker.active[slot]
-        push(state.events, run.result.prefill.done_s[request], request)
-    state.reads_s[reader] = next_read_s(state, reader)
+    pool = state.prefill
+    rows = range(reader * pool.ranks, (reader + 1) * pool.ranks)
+    for row in rows:
+        pool.state.counters[row, JUST_READ] = 0
+    read_on_ranks(pool, reader, np.nextafter(state.reads_s[reader], np.inf))
+    for row in rows:
+        batch = pool.state.counters[row, PROMPTS]
+        for slot in range(batch, batch + pool.state.counters[row, JUST_READ]):
+            request = pool.state.active[row, slot]
+            push(state.events, pool.result.done_s[request], request)
+    state.reads_s[reader] = next_read_s(pool, reader)
 
 
 @compiled
-def _make_tokens(
-    run: ClosedRun, state: ClosedState, worker: DecodeState, decoder: int, next_s: float
-) -> None:
+def _make_tokens(run: ClosedRun, state: ClosedState, decoder: int, next_s: float) -> None:
     """Make the next steps of a decode worker, until an answer ends or anything else may reach it.
 
     `next_s` is when the next request moves on or is read.
     """
-    pools, decode = run.pools, run.result.decode
+    pool = state.decode
     state.ends_s[decoder] = np.inf
     until_s = max(
         min(next_s, state.ends_s[np.argmin(state.ends_s)]), np.nextafter(state.steps_s[decoder], np.inf)
     )
-    if begin_steps(pools.decode, state.answers, worker, decode, until_s):
-        generate(pools.decode, state.answers, worker, decode, until_s)
-        batch = worker.counters[BATCH]
-        for slot in range(batch, batch + worker.counters[JUST_ENDED]):
-            request = worker.active[slot]
-            push(state.events, decode.done_s[request] + run.requests.passed_on_s[request], request)
-    state.steps_s[decoder] = next_step_s(state, decoder)
-    state.ends_s[decoder] = next_end_s(pools, state, decoder)
-
-
-@compiled
-def enter_closed_counts(state: ClosedState, result: ClosedResult) -> None:
-    """Enter what the workers counted."""
-    result.prefill.busy_s[:] = state.prefill.clock_s[:, BUSY]
-    result.prefill.steps[:] = state.prefill.counters[:, STEPS:]
-    result.decode.usage[:] = state.decode.clock_s[:, BATCH_INTEGRAL:]
-    result.decode.peak_tokens[:] = state.decode.counters[:, PEAK]
-    result.decode.steps[:, 0] = state.decode.counters[:, STEP]
-    result.decode.steps[:, 1] = state.decode.counters[:, OUTSIDE]
+    if fill_batches(pool, decoder, until_s):
+        generate_on_ranks(pool, decoder, until_s)
+        for row in range(decoder * pool.ranks, (decoder + 1) * pool.ranks):
+            batch = pool.state.counters[row, BATCH]
+            for slot in range(batch, batch + pool.state.counters[row, JUST_ENDED]):
+                request = pool.state.active[row, slot]
+                push(state.events, pool.result.done_s[request] + run.requests.passed_on_s[request], request)
+    state.steps_s[decoder] = next_step_s(pool, decoder)
+    state.ends_s[decoder] = next_end_s(pool, decoder, run.pools.shortest_s)

@@ -8,30 +8,24 @@ import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled, inlined
+from tune.sim.decode_batch import NEVER
 from tune.sim.decode_pool import (
     BATCH,
     NEXT_END,
     NOW,
     PAUSED,
     STEP,
-    DecodePool,
     DecodeQueue,
     DecodeResult,
     DecodeSteps,
-    DecodeWorker,
-    empty_pool,
 )
 from tune.sim.event_heap import EventHeap, empty_heap
-from tune.sim.prefill_pool import (
-    FREE_BLOCKS,
-    PrefillPoolState,
-    PrefillQueue,
-    PrefillResult,
-    PrefillTable,
-    PrefillWorker,
-    empty_prefill_pool,
-)
+from tune.sim.prefill_pool import BATCH as PROMPTS
+from tune.sim.prefill_pool import NOW as READER_NOW
+from tune.sim.prefill_pool import PrefillQueue, PrefillResult, PrefillTable
 from tune.sim.queues import HEAD, UNASSIGNED
+from tune.sim.ranks.ranked_decode import RankedPool, RankedWorker, empty_ranked_pool
+from tune.sim.ranks.ranked_prefill import RankedReader, RankedReaders, idle_readers
 from tune.sim.routing import TurnRouter
 
 ARRIVES, READ, LEFT, ANSWERED = range(4)
@@ -45,11 +39,12 @@ SENT, ROUTED = range(2)
 class ClosedPools(NamedTuple):
     """Describe both pools: limits of a worker, factor on the steps of each worker (workers,), step times.
 
-    No step of a decode worker takes less than `shortest_s`.
+    A worker without attention data parallelism has one rank. No step of a decode worker takes less than
+    `shortest_s`.
     """
 
-    prefill: PrefillWorker
-    decode: DecodeWorker
+    prefill: RankedReader
+    decode: RankedWorker
     prefill_slowdown: FloatArray
     decode_slowdown: FloatArray
     prefill_table: PrefillTable
@@ -63,13 +58,15 @@ class ClosedRequests(NamedTuple):
 
     A request reaches the prefill pool `overhead_s` after it is sent; its user has the whole answer
     `passed_on_s` (n,) after its last token is made. Its KV cache takes `send_s` on the link of the prefill
-    worker and `receive_s` on that of the decode worker. `reserved` counts its cache tokens.
+    worker's rank and `receive_s` on that of the decode worker's. `context`, `answer` and `reserved` are its
+    prompt, its answer and its reserved cache tokens in the unit of the decode pool: one step of a sequence.
     """
 
     users: int
     overhead_s: float
     passed_on_s: FloatArray
     prompt: IntArray
+    context: IntArray
     answer: IntArray
     reserved: IntArray
     send_s: FloatArray
@@ -97,20 +94,16 @@ class ClosedState(NamedTuple):
 
     `events` are when each request that waits for no worker moves on.
     `reads_s` and `steps_s` are when each worker of a pool begins its next step, infinite where it has none;
-    no answer of a decode worker ends before `ends_s`. `link_s` is when the link of a decode worker is free,
-    `turns` are the requests that each router has routed. `stage` (n,) is what happens next to a request.
-    `counts` are indexed by SENT and ROUTED.
+    no answer of a decode worker ends before `ends_s`. `turns` are the requests that each router has routed.
+    `stage` (n,) is what happens next to a request. `counts` are indexed by SENT and ROUTED.
     """
 
     events: EventHeap
-    prompts: PrefillQueue
-    answers: DecodeQueue
-    prefill: PrefillPoolState
-    decode: DecodePool
+    prefill: RankedReaders
+    decode: RankedPool
     reads_s: FloatArray
     steps_s: FloatArray
     ends_s: FloatArray
-    link_s: FloatArray
     turns: IntArray
     stage: IntArray
     counts: IntArray
@@ -119,9 +112,7 @@ class ClosedState(NamedTuple):
 @compiled
 def new_state(pools: ClosedPools, requests: ClosedRequests, result: ClosedResult) -> ClosedState:
     """Return idle workers, before any request is sent."""
-    count, limits, decoders = len(requests.prompt), pools.prefill, len(pools.decode_slowdown)
-    prefill = empty_prefill_pool(pools.prefill_slowdown, min(limits.max_sequences, count))
-    prefill.counters[:, FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
+    count, decoders = len(requests.prompt), len(pools.decode_slowdown)
     prompts = PrefillQueue(
         np.zeros(count),
         requests.prompt,
@@ -133,23 +124,19 @@ def new_state(pools: ClosedPools, requests: ClosedRequests, result: ClosedResult
     )
     answers = DecodeQueue(
         result.decode.ready_s,
-        requests.prompt,
+        requests.context,
         requests.answer,
         requests.reserved,
         np.full(count, UNASSIGNED, np.int64),
         np.zeros(count, np.int64),
     )
-    result.decode.first_s[:] = -1.0
     return ClosedState(
         empty_heap(count),
-        prompts,
-        answers,
-        prefill,
-        empty_pool(pools.decode_slowdown, pools.decode_steps, min(pools.decode.slots, count)),
+        idle_readers(pools.prefill, pools.prefill_slowdown, prompts, result.prefill),
+        empty_ranked_pool(pools.decode, pools.decode_slowdown, pools.decode_steps, answers, result.decode),
         np.full(len(pools.prefill_slowdown), np.inf),
         np.full(decoders, np.inf),
         np.full(decoders, np.inf),
-        np.zeros(decoders),
         np.zeros(len(pools.router.begin), np.int64),
         np.full(count, ARRIVES, np.int64),
         np.zeros(2, np.int64),
@@ -157,34 +144,42 @@ def new_state(pools: ClosedPools, requests: ClosedRequests, result: ClosedResult
 
 
 @inlined
-def next_read_s(state: ClosedState, worker: int) -> float:
+def next_read_s(pool: RankedReaders, worker: int) -> float:
     """Return when a prefill worker goes on, infinite without prompts."""
-    now_s, head = state.prefill.clock_s[worker, NOW], state.prefill.waiting[worker, HEAD]
-    if state.prefill.counters[worker, 0] > 0:
-        return float(now_s)
-    if head == UNASSIGNED:
-        return np.inf
-    return float(max(now_s, state.prompts.arrival_s[head]))
+    first, next_s = worker * pool.ranks, np.inf
+    now_s = pool.state.clock_s[first, READER_NOW]
+    for row in range(first, first + pool.ranks):
+        head = pool.state.waiting[row, HEAD]
+        if pool.state.counters[row, PROMPTS] > 0:
+            return float(now_s)
+        if head != UNASSIGNED:
+            next_s = min(next_s, max(now_s, pool.queue.arrival_s[head]))
+    return next_s
 
 
 @inlined
-def next_step_s(state: ClosedState, worker: int) -> float:
+def next_step_s(pool: RankedPool, worker: int) -> float:
     """Return when a decode worker goes on, infinite without requests."""
-    counters, head = state.decode.counters[worker], state.decode.waiting[worker, HEAD]
-    now_s = state.decode.clock_s[worker, NOW]
-    if counters[BATCH] > 0 or counters[PAUSED] > 0:
-        return float(now_s)
-    if head == UNASSIGNED:
-        return np.inf
-    return float(max(now_s, state.answers.ready_s[head]))
+    first, next_s = worker * pool.ranks, np.inf
+    now_s = pool.state.clock_s[first, NOW]
+    for row in range(first, first + pool.ranks):
+        head = pool.state.waiting[row, HEAD]
+        if pool.state.counters[row, BATCH] > 0 or pool.state.counters[row, PAUSED] > 0:
+            return float(now_s)
+        if head != UNASSIGNED:
+            next_s = min(next_s, max(now_s, pool.queue.ready_s[head]))
+    return next_s
 
 
 @inlined
-def next_end_s(pools: ClosedPools, state: ClosedState, worker: int) -> float:
-    """Return a time before which no answer of a decode worker ends, by the shortest steps of its batch."""
-    counters = state.decode.counters[worker]
-    begin_s = next_step_s(state, worker)
-    if counters[BATCH] == 0 or counters[PAUSED] > 0 or state.decode.waiting[worker, HEAD] != UNASSIGNED:
-        return begin_s
-    steps = counters[NEXT_END] - counters[STEP]
-    return float(begin_s + (steps - 1) * pools.shortest_s)
+def next_end_s(pool: RankedPool, worker: int, shortest_s: float) -> float:
+    """Return a time before which no answer of a decode worker ends, by the shortest steps of its batches."""
+    first, steps = worker * pool.ranks, NEVER
+    begin_s = next_step_s(pool, worker)
+    for row in range(first, first + pool.ranks):
+        counters = pool.state.counters[row]
+        if counters[PAUSED] > 0 or pool.state.waiting[row, HEAD] != UNASSIGNED:
+            return begin_s
+        if counters[BATCH] > 0:
+            steps = min(steps, counters[NEXT_END] - counters[STEP])
+    return begin_s if steps == NEVER else float(begin_s + (steps - 1) * shortest_s)

@@ -11,13 +11,15 @@ from tune.core.arrays import FloatArray
 from tune.sim.closed_loop import serve_closed_loop
 from tune.sim.closed_pools import ClosedPools, ClosedRequests, ClosedResult, ClosedRun
 from tune.sim.decode_pool import empty_decode_result
-from tune.sim.disaggregated import served_by_two_pools, transfer_s
+from tune.sim.disaggregated import decode_work, served_by_two_pools, transfer_s
 from tune.sim.prefill_pool import NO_PREFILL_TABLE, empty_prefill_result
 from tune.sim.queues import UNASSIGNED
+from tune.sim.ranks.ranked_decode import RankedWorker
+from tune.sim.ranks.ranked_prefill import RankedReader
 from tune.sim.routing import decode_router, entry_pool, route_by_frontend, route_by_worker
 from tune.sim.served import Accepted, Served, answer_delays_s
 from tune.sim.step_tables import prefill_table, warn_of_extrapolation
-from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
+from tune.sim.worker_models import prefill_worker, rank_router, worker_slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -61,15 +63,12 @@ def _serve(
 ) -> tuple[Accepted, Served]:
     """Simulate both pools; `passed_on_s` (n,) is how long frontends hold the last token of each answer."""
     count, window_s, rows = len(requests.prompt), requests.window_s, calibration.prefill_steps
-    limits, steps = decode_worker(spec, calibration, window_s)
-    read, decoders = (
-        prefill_worker(spec, calibration, window_s),
-        worker_slowdowns(spec, calibration, "decode"),
-    )
-    readers = worker_slowdowns(spec, calibration, "prefill")
+    limits, steps, asked = decode_work(spec, calibration, requests)
+    readers, decoders = (worker_slowdowns(spec, calibration, role) for role in ("prefill", "decode"))
+    router = rank_router(calibration)
     pools = ClosedPools(
-        read,
-        limits,
+        RankedReader(prefill_worker(spec, calibration, window_s), spec.prefill.attention_ranks, router),
+        RankedWorker(limits, spec.decode.attention_ranks, router),
         readers,
         decoders,
         prefill_table(rows) if rows else NO_PREFILL_TABLE,
@@ -82,8 +81,9 @@ def _serve(
         calibration.ttft_overhead_s,
         passed_on_s,
         requests.prompt,
-        requests.answer,
-        requests.reserved,
+        asked.prompt,
+        asked.answer,
+        asked.reserved,
         transfer_s(spec, calibration, spec.prefill, requests.prompt),
         transfer_s(spec, calibration, spec.decode, requests.prompt),
     )
@@ -100,4 +100,5 @@ def _serve(
     window_s = window_s if math.isfinite(window_s) else float(result.sent_s[-1])
     warn_of_extrapolation(calibration, {"prefill": prefilled.steps, "decode": decoded.steps})
     sent = replace(requests, arrival_s=result.sent_s + calibration.ttft_overhead_s, window_s=window_s)
-    return sent, served_by_two_pools(prefilled, decoded, limits.kv_tokens, window_s)
+    kv_tokens = limits.kv_tokens * spec.decode.attention_ranks
+    return sent, served_by_two_pools(prefilled, decoded, kv_tokens, window_s)

@@ -10,7 +10,13 @@ import numpy as np
 from tune.core.arrays import FloatArray, IntArray
 from tune.records.requests import PoolUse
 from tune.sim.decode_loop import decode
-from tune.sim.decode_pool import DecodeRequests, DecodeResult, DecodeWorker, empty_decode_result
+from tune.sim.decode_pool import (
+    DecodeRequests,
+    DecodeResult,
+    DecodeSteps,
+    DecodeWorker,
+    empty_decode_result,
+)
 from tune.sim.prefill_loop import prefill
 from tune.sim.prefill_pool import NO_PREFILL_TABLE, PrefillRequests, PrefillResult, empty_prefill_result
 from tune.sim.ranks.ranked_decode import RankedWorker, decode_by_ranks
@@ -110,20 +116,16 @@ def _run_decode(
     `worker` (n,) is UNASSIGNED for a least-loaded router.
     """
     slowdown = worker_slowdowns(spec, calibration, "decode")
-    limits, steps = decode_worker(spec, calibration, accepted.window_s)
+    limits, steps, asked = decode_work(spec, calibration, accepted)
     requests = DecodeRequests(
         order=np.argsort(prefilled.sent_s, kind="stable"),
         begun_s=prefilled.sent_s - transfer_s(spec, calibration, spec.prefill, accepted.prompt),
         sent_s=prefilled.sent_s,
         transfer_s=transfer_s(spec, calibration, spec.decode, accepted.prompt),
-        prompt=accepted.prompt,
-        answer=accepted.answer,
-        reserved=accepted.reserved,
+        prompt=asked.prompt,
+        answer=asked.answer,
+        reserved=asked.reserved,
     )
-    drafts = drafts_of(spec.decode, calibration)
-    if drafts is not None:
-        limits, steps = worker_in_steps(limits, drafts), times_in_steps(steps, drafts)
-        requests = requests_in_steps(requests, drafts, _draws(spec, len(worker)))
     result, ranks = empty_decode_result(worker, len(slowdown)), spec.decode.attention_ranks
     if ranks > 1:
         ranked = RankedWorker(limits, ranks, rank_router(calibration))
@@ -131,6 +133,31 @@ def _run_decode(
     else:
         decode(limits, slowdown, steps, requests, result)
     return limits, result
+
+
+def decode_work(
+    spec: TrialSpec, calibration: Calibration, requests: Accepted
+) -> tuple[DecodeWorker, DecodeSteps, Accepted]:
+    """Return what decode workers may do, how long their steps take, and what the requests ask of them.
+
+    Parameters
+    ----------
+    spec, calibration
+        The trial, and the scales and overheads of the hardware.
+    requests
+        The requests, whose window is that of the workers.
+
+    Returns
+    -------
+    tuple[DecodeWorker, DecodeSteps, Accepted]
+        With multi-token prediction all of them count steps of a sequence instead of tokens.
+    """
+    limits, steps = decode_worker(spec, calibration, requests.window_s)
+    drafts = drafts_of(spec.decode, calibration)
+    if drafts is None:
+        return limits, steps, requests
+    asked = requests_in_steps(requests, drafts, _draws(spec, len(requests.prompt)))
+    return worker_in_steps(limits, drafts), times_in_steps(steps, drafts), asked
 
 
 def _draws(spec: TrialSpec, count: int) -> np.random.RandomState:

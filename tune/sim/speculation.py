@@ -8,13 +8,15 @@ units where the loops need them. How many steps an answer takes is drawn, as cha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.errors import ConfigurationError
-from tune.sim.decode_pool import DecodeRequests, DecodeSteps, DecodeWorker
+from tune.sim.decode_pool import DecodeSteps, DecodeWorker
+from tune.sim.served import Accepted
 from tune.spec.cluster import Calibration
 from tune.spec.draft_acceptance import PUBLISHED_ACCEPTANCE
 from tune.spec.engine import Engine
@@ -84,12 +86,11 @@ def steps_of_answers(answer: IntArray, drafts: Drafts, draws: np.random.RandomSt
     return np.clip(steps, -(-answer // drafts.most_tokens), answer)
 
 
-def requests_in_steps(
-    requests: DecodeRequests, drafts: Drafts, draws: np.random.RandomState
-) -> DecodeRequests:
+def requests_in_steps(requests: Accepted, drafts: Drafts, draws: np.random.RandomState) -> Accepted:
     """Return requests in the unit of `drafts`, with the steps of their answers."""
     unit = drafts.mean_tokens
-    return requests._replace(
+    return replace(
+        requests,
         prompt=np.rint(requests.prompt / unit).astype(np.int64),
         answer=steps_of_answers(requests.answer, drafts, draws),
         reserved=np.ceil(requests.reserved / unit).astype(np.int64),

@@ -120,11 +120,10 @@ def _timed_parallelism(pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding
 def _unsimulated_keys(spec: TrialSpec, pools: Iterable[tuple[Role, Engine]]) -> Iterator[Finding]:
     """Yield keys that change what steps do in ways that are not simulated, whatever times a table gives them.
 
-    Ranks with attention data parallelism are simulated in prefill and decode workers of an open loop.
+    Ranks with attention data parallelism and drafts are simulated in prefill and decode workers.
     """
     for role, engine in pools:
-        simulated = role != "aggregated" and not spec.load.is_closed_loop
-        keys = engine.unsimulated if simulated else engine.untimed
+        keys = engine.untimed if role == "aggregated" else engine.unsimulated
         for path, effect in keys.items():
             yield Finding(
                 "error",

@@ -61,16 +61,20 @@ class RankedPool(NamedTuple):
     """Hold the state of all workers of a pool.
 
     The ranks of a worker are rows of `state`, one after the other. `held` are the tokens of the prompts of
-    each row that are not done. What was counted last is in `load` (workers,), requests of each worker, and
-    in `requests` and `tokens` (ranks,), those of each rank of a worker.
+    each row that are not done, `link_s` is when the link of each row is free, `turns` (workers,) are the
+    requests that each worker has had. What was counted last is in `load` (workers,), requests of each worker,
+    and in `requests` and `tokens` (ranks,), those of each rank of a worker.
     """
 
     limits: DecodeWorker
     ranks: int
+    router: int
     queue: DecodeQueue
     state: DecodePool
     result: DecodeResult
     held: IntArray
+    link_s: FloatArray
+    turns: IntArray
     load: IntArray
     requests: IntArray
     tokens: IntArray
@@ -104,39 +108,88 @@ def decode_by_ranks(
     A request has its rank from the moment at which its cache was sent. The engine keeps requests that no rank
     has a slot for in one queue, here they wait for the rank that was chosen.
     """
-    limits, ranks = worker.rank, worker.ranks
     count, workers = len(requests.sent_s), len(slowdown)
-    follower, generated = np.full(count, UNASSIGNED, np.int64), np.zeros(count, np.int64)
     queue = DecodeQueue(
-        result.ready_s, requests.prompt, requests.answer, requests.reserved, follower, generated
+        result.ready_s,
+        requests.prompt,
+        requests.answer,
+        requests.reserved,
+        np.full(count, UNASSIGNED, np.int64),
+        np.zeros(count, np.int64),
     )
-    state = empty_pool(np.repeat(slowdown, ranks), steps, min(limits.slots, count))
-    held, load = np.zeros(workers * ranks, np.int64), np.zeros(workers, np.int64)
-    of_rank, tokens = np.zeros(ranks, np.int64), np.zeros(ranks, np.int64)
-    pool = RankedPool(limits, ranks, queue, state, result, held, load, of_rank, tokens)
-    turns, link_s = np.zeros(workers, np.int64), np.zeros(workers * ranks)
-    result.first_s[:] = -1.0
+    pool = empty_ranked_pool(worker, slowdown, steps, queue, result)
     for turn in range(count + 1):  # the last one serves to the end
         request = requests.order[turn] if turn < count else UNASSIGNED
         sent_s = requests.sent_s[request] if turn < count else np.inf
         routed = result.worker[request] if turn < count else UNASSIGNED
         for each in range(workers):
             if routed in (UNASSIGNED, each):
-                _serve(pool, each * ranks, sent_s)
+                while fill_batches(pool, each, sent_s):
+                    generate_on_ranks(pool, each, sent_s)
         if turn == count:
             break
         if routed == UNASSIGNED:
-            routed = _least_loaded_worker(pool, sent_s, request % workers)
-            result.worker[request] = routed
-        _count_pending(pool, routed, sent_s)
-        row = routed * ranks + choose_rank(worker.router, of_rank, tokens, turns[routed])
-        turns[routed] += 1
-        received_s = link_end_s(link_s, row, requests.begun_s[request], requests.transfer_s[request])
-        result.ready_s[request] = max(sent_s, received_s) + limits.transfer_latency_s
-        state.counters[row, LOAD] += 1
-        held[row] += requests.prompt[request]
-        enqueue(state.waiting[row], follower, request)
+            result.worker[request] = least_loaded_worker(pool, sent_s, request % workers)
+        receive_cache(pool, request, sent_s, (requests.begun_s[request], requests.transfer_s[request]))
     enter_ranked_counts(pool)
+
+
+@compiled
+def empty_ranked_pool(
+    worker: RankedWorker,
+    slowdown: FloatArray,
+    steps: DecodeSteps,
+    queue: DecodeQueue,
+    result: DecodeResult,
+) -> RankedPool:
+    """Return idle workers, one per entry of `slowdown`.
+
+    Parameters
+    ----------
+    worker, slowdown, steps, result
+        Arguments of `decode_by_ranks`.
+    queue
+        State of the requests, before any has come.
+
+    Returns
+    -------
+    RankedPool
+        The workers; no request of `result` has a first token.
+    """
+    limits, ranks, workers = worker.rank, worker.ranks, len(slowdown)
+    rows = workers * ranks
+    result.first_s[:] = -1.0
+    return RankedPool(
+        limits,
+        ranks,
+        worker.router,
+        queue,
+        empty_pool(np.repeat(slowdown, ranks), steps, min(limits.slots, len(queue.prompt))),
+        result,
+        np.zeros(rows, np.int64),
+        np.zeros(rows),
+        np.zeros(workers, np.int64),
+        np.zeros(workers, np.int64),
+        np.zeros(ranks, np.int64),
+        np.zeros(ranks, np.int64),
+    )
+
+
+@inlined
+def receive_cache(pool: RankedPool, request: int, sent_s: float, transfer: tuple[float, float]) -> None:
+    """Put a request whose cache is sent into the queue of a rank of its worker.
+
+    `transfer` is when the cache began to leave, and the seconds that it takes on the link of the rank.
+    """
+    worker, result = pool.result.worker[request], pool.result
+    _count_pending(pool, worker, sent_s)
+    row = worker * pool.ranks + choose_rank(pool.router, pool.requests, pool.tokens, pool.turns[worker])
+    pool.turns[worker] += 1
+    received_s = link_end_s(pool.link_s, row, transfer[0], transfer[1])
+    result.ready_s[request] = max(sent_s, received_s) + pool.limits.transfer_latency_s
+    pool.state.counters[row, LOAD] += 1
+    pool.held[row] += pool.queue.prompt[request]
+    enqueue(pool.state.waiting[row], pool.queue.follower, request)
 
 
 @compiled
@@ -154,7 +207,7 @@ def enter_ranked_counts(pool: RankedPool) -> None:
 
 
 @inlined
-def _least_loaded_worker(pool: RankedPool, now_s: float, first: int) -> int:
+def least_loaded_worker(pool: RankedPool, now_s: float, first: int) -> int:
     """Return the worker with the fewest unfinished requests; a tie goes to the next one from `first` on."""
     for worker in range(len(pool.load)):
         pool.load[worker] = _count_pending(pool, worker, now_s)
@@ -196,16 +249,12 @@ def _rank(pool: DecodePool, row: int) -> DecodeState:
 
 
 @inlined
-def _serve(pool: RankedPool, first: int, until_s: float) -> None:
-    """Run every step of the worker whose ranks begin at the row `first` that starts before `until_s`."""
-    while _fill_batches(pool, first, until_s):
-        _generate(pool, first, until_s)
+def fill_batches(pool: RankedPool, worker: int, until_s: float) -> bool:
+    """Fill the batches for the next step; return whether there is one that starts before `until_s`.
 
-
-@inlined
-def _fill_batches(pool: RankedPool, first: int, until_s: float) -> bool:
-    """Fill the batches for the next step; return whether there is one that starts before `until_s`."""
-    limits, queue, state = pool.limits, pool.queue, pool.state
+    Resumed and admitted requests may take the clock past it.
+    """
+    limits, queue, state, first = pool.limits, pool.queue, pool.state, worker * pool.ranks
     clock_s, counters = state.clock_s, state.counters
     while clock_s[first, NOW] < until_s:
         for row in range(first, first + pool.ranks):
@@ -257,9 +306,9 @@ def _pause_newest(pool: RankedPool, first: int) -> None:
 
 
 @inlined
-def _generate(pool: RankedPool, first: int, until_s: float) -> None:
+def generate_on_ranks(pool: RankedPool, worker: int, until_s: float) -> None:
     """Make the steps of a worker until a batch can change; none starts at `until_s` or later."""
-    limits, queue, result = pool.limits, pool.queue, pool.result
+    limits, queue, result, first = pool.limits, pool.queue, pool.result, worker * pool.ranks
     counters, table = pool.state.counters, pool.state.steps
     batch, leader = 0, first
     for row in range(first, first + pool.ranks):

@@ -54,16 +54,19 @@ class RankedReaders(NamedTuple):
     """Hold the state of all workers of a pool.
 
     The ranks of a worker are rows of `state`, one after the other. `held` are the tokens of the prompts of
-    each row that are not done. What was counted last is in `load` (workers,), prompts of each worker, and in
-    `prompts` and `tokens` (ranks,), those of each rank of a worker.
+    each row that are not done, `turns` (workers,) the prompts that each worker has had. What was counted last
+    is in `load` (workers,), prompts of each worker, and in `prompts` and `tokens` (ranks,), those of each
+    rank of a worker.
     """
 
     limits: PrefillWorker
     ranks: int
+    router: int
     queue: PrefillQueue
     state: PrefillPoolState
     result: PrefillResult
     held: IntArray
+    turns: IntArray
     load: IntArray
     prompts: IntArray
     tokens: IntArray
@@ -93,42 +96,77 @@ def prefill_by_ranks(
     result
         Filled; its `worker` says which prompts are routed already. `steps` counts those of all ranks.
     """
-    limits, ranks = worker.rank, worker.ranks
     count, workers = len(prompts.tokens), len(slowdown)
-    follower, sending_follower = np.full(count, UNASSIGNED, np.int64), np.full(count, UNASSIGNED, np.int64)
     queue = PrefillQueue(
         prompts.arrival_s,
         prompts.tokens,
         prompts.transfer_s,
         prompts.tokens.copy(),
-        follower,
-        sending_follower,
+        np.full(count, UNASSIGNED, np.int64),
+        np.full(count, UNASSIGNED, np.int64),
         table,
     )
-    state = empty_prefill_pool(np.repeat(slowdown, ranks), min(limits.max_sequences, count))
-    state.counters[:, FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
-    held, load = np.zeros(workers * ranks, np.int64), np.zeros(workers, np.int64)
-    of_rank, tokens = np.zeros(ranks, np.int64), np.zeros(ranks, np.int64)
-    pool = RankedReaders(limits, ranks, queue, state, result, held, load, of_rank, tokens)
-    turns = np.zeros(workers, np.int64)
+    pool = idle_readers(worker, slowdown, queue, result)
     for prompt in range(count + 1):  # the last turn serves to the end
         arrival_s = prompts.arrival_s[prompt] if prompt < count else np.inf
         routed = result.worker[prompt] if prompt < count else UNASSIGNED
         for each in range(workers):
             if routed in (UNASSIGNED, each):
-                _serve(pool, each * ranks, arrival_s)
+                read_on_ranks(pool, each, arrival_s)
         if prompt == count:
             break
         if routed == UNASSIGNED:
-            routed = _least_loaded_worker(pool, arrival_s, prompt % workers)
-            result.worker[prompt] = routed
-        _count_pending(pool, routed, arrival_s)
-        row = routed * ranks + choose_rank(worker.router, of_rank, tokens, turns[routed])
-        turns[routed] += 1
-        state.counters[row, LOAD] += 1
-        pool.held[row] += prompts.tokens[prompt]
-        enqueue(state.waiting[row], follower, prompt)
+            result.worker[prompt] = least_loaded_reader(pool, arrival_s, prompt % workers)
+        receive_prompt(pool, prompt, arrival_s)
     enter_read_counts(pool)
+
+
+@compiled
+def idle_readers(
+    worker: RankedReader, slowdown: FloatArray, queue: PrefillQueue, result: PrefillResult
+) -> RankedReaders:
+    """Return idle workers, one per entry of `slowdown`.
+
+    Parameters
+    ----------
+    worker, slowdown, result
+        Arguments of `prefill_by_ranks`.
+    queue
+        State of the prompts, before any has come.
+
+    Returns
+    -------
+    RankedReaders
+        The workers, whose caches are empty.
+    """
+    limits, ranks, workers = worker.rank, worker.ranks, len(slowdown)
+    state = empty_prefill_pool(np.repeat(slowdown, ranks), min(limits.max_sequences, len(queue.tokens)))
+    state.counters[:, FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
+    return RankedReaders(
+        limits,
+        ranks,
+        worker.router,
+        queue,
+        state,
+        result,
+        np.zeros(workers * ranks, np.int64),
+        np.zeros(workers, np.int64),
+        np.zeros(workers, np.int64),
+        np.zeros(ranks, np.int64),
+        np.zeros(ranks, np.int64),
+    )
+
+
+@inlined
+def receive_prompt(pool: RankedReaders, prompt: int, arrival_s: float) -> None:
+    """Put a prompt into the queue of a rank of its worker."""
+    worker = pool.result.worker[prompt]
+    _count_pending(pool, worker, arrival_s)
+    row = worker * pool.ranks + choose_rank(pool.router, pool.prompts, pool.tokens, pool.turns[worker])
+    pool.turns[worker] += 1
+    pool.state.counters[row, LOAD] += 1
+    pool.held[row] += pool.queue.tokens[prompt]
+    enqueue(pool.state.waiting[row], pool.queue.follower, prompt)
 
 
 @compiled
@@ -144,7 +182,7 @@ def enter_read_counts(pool: RankedReaders) -> None:
 
 
 @inlined
-def _least_loaded_worker(pool: RankedReaders, now_s: float, first: int) -> int:
+def least_loaded_reader(pool: RankedReaders, now_s: float, first: int) -> int:
     """Return the worker with the fewest unread prompts; a tie goes to the next one from `first` on."""
     for worker in range(len(pool.load)):
         pool.load[worker] = _count_pending(pool, worker, now_s)
@@ -185,9 +223,9 @@ def _rank(pool: PrefillPoolState, row: int) -> PrefillState:
 
 
 @inlined
-def _serve(pool: RankedReaders, first: int, until_s: float) -> None:
-    """Run every step of the worker whose ranks begin at the row `first` that starts before `until_s`."""
-    clock_s, counters = pool.state.clock_s, pool.state.counters
+def read_on_ranks(pool: RankedReaders, worker: int, until_s: float) -> None:
+    """Run every step of a worker that starts before `until_s`."""
+    clock_s, counters, first = pool.state.clock_s, pool.state.counters, worker * pool.ranks
     while clock_s[first, NOW] < until_s:
         reads, next_s = False, np.inf
         for row in range(first, first + pool.ranks):
