@@ -307,6 +307,7 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
         ("two_published_runs.py", ["--shuffles", "2"], "2 of 2 shuffles"),
         ("deepseek_r1_run.py", ["--shuffles", "1"], "2P4D, 64 queries/s, 1 shuffles"),
+        ("deepseek_r1_users.py", [], "12 users  tpot_mean_s            0.003698  0.003688   -0.3%  fitted"),
         ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
         ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
         ("render_recipes.py", ["tests/data/recipes"], "whole, 0 broken, 0 differs, 0 refused"),
