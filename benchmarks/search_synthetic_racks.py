@@ -11,7 +11,9 @@ whether the deployment is stopped early and shows only a forecast, and how accur
 shows of the pool that is not the bottleneck. All methods but `random` stop early, as studies do; `surrogate`
 also stops where other configurations are expected to be better. All but `prior` begin with the seed's
 configuration. No run ends by study.min_gain. `tpe-rate` runs each deployment at one rate, which it suggests
-too, and observes whether that held.
+too, and observes whether that held. `surrogate` predicts a 90 % interval of each deployment: counted is how
+many of the first INTERVALS contain what the deployment measures, or would measure where it is stopped early,
+without those that crash.
 
 The answer is the configuration with the highest measured capacity (of `surrogate`: the highest expected one
 of those measured; of `tpe-rate`: the highest rate that held); regret is that of its true capacity. Runs that
@@ -49,6 +51,7 @@ from synthetic_racks.result_tables import (
     Row,
     ended_table,
     guaranteed_table,
+    interval_table,
     regret_table,
     summarise_run,
     write_rows,
@@ -58,6 +61,7 @@ from synthetic_racks.space import CONFIGURATIONS, SEED
 
 from tune.analysis.repeated_capacities import mean_of, pooled, student_quantile
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
+from tune.records.posterior_summary import Interval
 from tune.study.trial_requests import SELECTION_BIAS_FRAC
 from tune.surrogate.emulator import log_soft_min_correction
 
@@ -157,18 +161,22 @@ def run(
     method, known, rows, hours = make(1000 * rack + seed), dict[int, Result](), list[Row](), 0.0
     for start in range(0, MAX_SUGGESTIONS, batch):
         before = dict(known)
-        for number, index, early_stop_qps, gain_frac in _suggested(method, start, batch, before):
+        for number, index, early_stop_qps, gain_frac, interval in _suggested(method, start, batch, before):
             if index is not None and index not in known:
                 qps, runs = capacities[index], 0.0
+                inside: bool | None = None
                 known[index] = Result("crashed")
                 if qps is not None:
                     pools = truth.pool_capacity_qps[index]
-                    known[index], runs = deploy(qps, pools, qps * float(noise[index]), early_stop_qps, costs)
+                    observed_qps = qps * float(noise[index])
+                    known[index], runs = deploy(qps, pools, observed_qps, early_stop_qps, costs)
+                    if interval:
+                        inside = interval.low <= observed_qps <= interval.high
                 hours += gpu_hours(index, qps, runs)
                 method.observe(number, index, known[index])
                 answer = method.best(known, 1)
                 regret = 1 - (capacities[answer[0]] or 0.0) / best if answer else 1.0
-                rows.append(Row(rack, seed, name, len(known), hours, regret, gain_frac))
+                rows.append(Row(rack, seed, name, len(known), hours, regret, gain_frac, inside))
                 if len(known) == CONFIRMED_AFTER and answer:
                     confirmed = guarantee(capacities, method.best(known, CONFIRMED), (rack, seed), hours)
             else:
@@ -180,13 +188,13 @@ def run(
 
 def _suggested(
     method: Method, start: int, count: int, known: Mapping[int, Result]
-) -> list[tuple[int, int | None, float, float | None]]:
-    """Return `count` suggestions: number, configuration, early-stop threshold and expected gain of each."""
+) -> list[tuple[int, int | None, float, float | None, Interval | None]]:
+    """Return `count` suggestions: number, configuration, early-stop threshold, expected gain and interval."""
     suggestions = []
     for number in range(start, start + count):
         index = method.suggest(number)
         early_stop_qps = _to_beat(known, method.early_stop_below_qps) if method.stops_early else 0.0
-        suggestions.append((number, index, early_stop_qps, method.gain_frac))
+        suggestions.append((number, index, early_stop_qps, method.gain_frac, method.interval))
     return suggestions
 
 
@@ -297,6 +305,8 @@ def main() -> None:
     print(regret_table(summaries))
     print()
     print(ended_table(summaries))
+    print()
+    print(interval_table(summaries))
     print()
     print(guaranteed_table([(rows[0].method, rate) for rows, rate in done if rate]))
 

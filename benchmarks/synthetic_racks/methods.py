@@ -24,7 +24,9 @@ from synthetic_racks.space import (
     neighbours,
 )
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC
+from tune.records.posterior_summary import Interval
 from tune.surrogate.acquisition import feasibility_probability
+from tune.surrogate.credible_interval import expected_capacity_qps
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
@@ -54,6 +56,8 @@ class Method(Protocol):
     """Capacity of the suggestion below which another configuration is expected to be better; 0: never."""
     gain_frac: float | None
     """Fraction by which the suggestion is expected to raise the best capacity; None if not predicted."""
+    interval: Interval | None
+    """90 % interval of the capacity that a measurement of the suggestion shows; None if not predicted."""
 
     def suggest(self, number: int) -> int | None:
         """Return the index of the configuration to try as `number`; None where the point breaks a rule."""
@@ -68,7 +72,7 @@ class Method(Protocol):
 class HighestMeasured:
     """Rank configurations by their measured capacity."""
 
-    stops_early, early_stop_below_qps, gain_frac = True, 0.0, None
+    stops_early, early_stop_below_qps, gain_frac, interval = True, 0.0, None, None
 
     def best(self, known: Mapping[int, Result], count: int) -> list[int]:
         """Return the measured configurations of the highest capacities."""
@@ -203,12 +207,18 @@ class SurrogateSearch:
         self._running: list[int] = []
 
     def suggest(self, number: int) -> int | None:
-        running = [Observation(index, "pending") for index in self._running]
-        suggestion = self._optimizer.suggest([*self._seen, *running]) if self._seen or running else None
+        observations = [*self._seen, *(Observation(index, "pending") for index in self._running)]
+        suggestion = self._optimizer.suggest(observations) if observations else None
+        index = suggestion.index if suggestion else SEED
         self.early_stop_below_qps = suggestion.early_stop_below_qps if suggestion else 0.0
         self.gain_frac = suggestion.expected_improvement_frac if suggestion else None
-        self._running.append(suggestion.index if suggestion else SEED)
-        return self._running[-1]
+        self.interval = expected_capacity_qps(
+            suggestion.prediction if suggestion else self._optimizer.predict([]),
+            index,
+            self._optimizer.error_scale(observations),
+        )
+        self._running.append(index)
+        return index
 
     def observe(self, number: int, index: int | None, result: Result) -> None:
         assert index is not None

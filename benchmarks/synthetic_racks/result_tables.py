@@ -18,6 +18,7 @@ CAP = 60
 """Deployments of a run that never reaches the regret in question."""
 
 CHECKPOINTS = (1, 3, 5, 8, 16)
+INTERVALS = max(CHECKPOINTS)
 NEAR = (0.05, 0.02)
 MIN_GAIN = SETTINGS.study.min_gain
 """Expected gain below which a study ends before its next deployment."""
@@ -30,7 +31,8 @@ PUBLISHED_RUNS = DATA / "held_out_runs_2026-11-28.csv"
 class Row:
     """Hold the state of a run after `deployments`: their cost and the regret of the method's answer.
 
-    `gain_frac`: expected gain of the last of them when it was suggested; None if not predicted.
+    `gain_frac`: expected gain of the last of them when it was suggested. `inside`: whether its 90 % interval
+    contains what it measures, or would where it was stopped early. None if not predicted, or if it crashed.
     """
 
     rack: int
@@ -40,6 +42,7 @@ class Row:
     gpu_hours: float
     regret: float
     gain_frac: float | None = None
+    inside: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class RunSummary:
     """Hold one run: the cost to 5 % and to 2 % of regret, and regrets on the way.
 
     `at_N`: regret after N deployments. `ended_*`: where a study ends by MIN_GAIN; None if it goes on, and
-    `predicts_gain` tells whether the method predicts a gain at all.
+    `predicts_gain` tells whether the method predicts a gain at all. `intervals`: of the first INTERVALS
+    deployments, those that were predicted and did not crash; `inside`: those of them whose 90 % interval
+    contains what is measured. None in files of runs that recorded neither.
     """
 
     rack: int
@@ -66,6 +71,8 @@ class RunSummary:
     ended_deployments: int | None
     ended_gpu_hours: float | None
     ended_regret: float | None
+    intervals: int | None
+    inside: int | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def summarise_run(rows: Sequence[Row]) -> RunSummary:
     """Summarise the rows of one run."""
     (to_5, hours_to_5), (to_2, hours_to_2) = (first(rows, near) for near in NEAR)
     ended = _ended(rows)
+    predicted = [row.inside for row in rows[:INTERVALS] if row.inside is not None]
     return RunSummary(
         rack=rows[0].rack,
         noise_seed=rows[0].noise_seed,
@@ -101,6 +109,8 @@ def summarise_run(rows: Sequence[Row]) -> RunSummary:
         ended_deployments=ended and ended.deployments,
         ended_gpu_hours=ended and ended.gpu_hours,
         ended_regret=ended and ended.regret,
+        intervals=len(predicted),
+        inside=sum(predicted),
     )
 
 
@@ -146,6 +156,16 @@ def ended_table(runs: Sequence[RunSummary]) -> str:
             *(f"{np.mean([regret <= near for _, _, regret in ended]):.0%}" for near in NEAR),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def interval_table(runs: Sequence[RunSummary]) -> str:
+    """Render Markdown, a row a method that predicts: how many 90 % intervals contain what is measured."""
+    lines = ["| method | 90 % intervals | that contain what is measured |", "|---" * 3 + "|"]
+    for name in dict.fromkeys(run.method for run in runs if run.intervals):
+        chosen = [run for run in runs if run.method == name]
+        intervals, inside = (sum(getattr(run, key) or 0 for run in chosen) for key in ("intervals", "inside"))
+        lines.append(f"| {name} | {intervals:,} | {inside / intervals:.1%} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tune.records.posterior_summary import Interval
+
 pytestmark = pytest.mark.slow  # the space of configurations takes seconds to bind
 
 Import = Callable[[str], Any]
@@ -103,6 +105,26 @@ def test_every_method_answers_with_a_measured_configuration(bench: Any, stored: 
     assert all(before.gpu_hours < after.gpu_hours for before, after in pairwise(rows))
     again, _ = bench.run(known, bench.METHODS[method], 0, 0, method)
     assert again == rows
+
+
+@pytest.mark.parametrize(("low_qps", "inside"), [(0.01, True), (400.0, False)])
+def test_intervals_are_compared_with_what_each_deployment_measures(
+    bench: Any, stored: Any, tables: Any, low_qps: float, inside: bool
+) -> None:
+    def make(seed: int) -> Any:
+        method = bench.METHODS["prior"](seed)
+        method.interval = Interval(low=low_qps, median=low_qps, high=500.0)
+        return method
+
+    known = stored.read_set("development").capacities[0]
+    rows, _ = bench.run(known, make, 0, 0, "predicts")
+    summary = tables.summarise_run(rows)
+    first = rows[: tables.INTERVALS]
+    crashed = sum(row.inside is None for row in first)
+    assert {row.inside for row in first} == ({inside, None} if crashed else {inside})
+    assert (summary.intervals, summary.inside) == (len(first) - crashed, inside * summary.intervals)
+    *_, line = tables.interval_table([summary, summary]).splitlines()
+    assert line == f"| predicts | {2 * summary.intervals} | {100 * inside:.1f}% |"
 
 
 def test_a_guaranteed_rate_depends_on_noise_and_rack(bench: Any, stored: Any) -> None:
