@@ -8,8 +8,7 @@ import pytest
 from support.composed import composed
 from support.report_page import Page
 from support.request_logs import make_log, spec
-from support.synthetic_study import measured as synthetic_trial
-from support.synthetic_study import study
+from support.synthetic_study import study, synthetic_trial
 
 from tune.analysis.measure import measure
 from tune.analysis.ranking import outcome_frame, rank

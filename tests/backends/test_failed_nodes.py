@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_slurm import FakeSlurm
 from support.slurm_study import FACTS, SPEC, Study
 
 from tune.backends.slurm.failed_nodes import nodes_to_avoid
@@ -15,13 +14,6 @@ from tune.errors import ConfigurationError
 from tune.records.folders import read_attempt
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    slurm = FakeSlurm(tmp_path)
-    monkeypatch.setenv("PATH", str(slurm.path), prepend=":")
-    return Study(tmp_path, slurm)
 
 
 def fail(study: Study, name: str, node: str) -> Path:

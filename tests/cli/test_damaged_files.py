@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.damage import tear
 
 from tune.cli.main import action_function
 from tune.config import compose_overrides
@@ -49,9 +50,8 @@ def empty(path: Path) -> None:
 
 
 def torn(path: Path) -> None:
-    if path.is_dir():
-        return
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if not path.is_dir():
+        tear(path)
 
 
 def garbage(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from compat.write_records import LIVE_TRIAL, write_live_study
+from support.damage import tear
 
 from tune.cli.main import action_function
 from tune.config import compose_overrides
@@ -37,10 +38,6 @@ def answer(base: Path) -> dict[str, Any]:
 
 def remove(path: Path) -> None:
     path.unlink()
-
-
-def tear(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture

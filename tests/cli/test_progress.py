@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.composed import changed
 from support.outcomes import failed, measured
+from support.still_clock import StillClock
 from support.synthetic_study import RATE_SPACE
 from support.synthetic_study import study as study_record
 
@@ -32,18 +33,9 @@ HEAD = "14P4D  15.75 queries/s  simulator  trial t1\noutput    137.7 tokens/s/GP
 TRY = "try       more: split.prefill_workers=15"
 
 
-class Clock:
-    """Return a time that the test sets."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StillClock:
+    return StillClock()
 
 
 def assert_golden(name: str, console: Console, regenerate: bool) -> None:
@@ -59,7 +51,7 @@ def drawing() -> Console:
     )
 
 
-def half_way(progress: StudyProgress, clock: Clock, shipped: Settings) -> None:
+def half_way(progress: StudyProgress, clock: StillClock, shipped: Settings) -> None:
     """Let two trials end, one hold and miss a rate, and ten wait."""
     progress.prepared(3, 85)
     searched = changed(shipped, "load.mode=capacity").trial_spec
@@ -74,7 +66,7 @@ def half_way(progress: StudyProgress, clock: Clock, shipped: Settings) -> None:
 
 
 def test_drawn_progress_equals_the_golden_text(
-    clock: Clock, shipped: Settings, regenerate_golden: bool
+    clock: StillClock, shipped: Settings, regenerate_golden: bool
 ) -> None:
     progress, console = StudyProgress(60, "pd_split-sim", {0, 1}, clock), drawing()
     progress.prepared(34, 85)
@@ -103,7 +95,7 @@ def test_colours_of_a_result_equal_the_golden_text(regenerate_golden: bool) -> N
     assert_golden("result_colours.txt", console, regenerate_golden)
 
 
-def test_resumed_study_begins_at_what_is_done(clock: Clock, shipped: Settings) -> None:
+def test_resumed_study_begins_at_what_is_done(clock: StillClock, shipped: Settings) -> None:
     progress = StudyProgress(24, "x", range(16), clock)
     assert (progress.done, progress.remaining_s) == (16, None)
     for number in range(16):
@@ -118,7 +110,7 @@ def test_resumed_study_begins_at_what_is_done(clock: Clock, shipped: Settings) -
     assert (progress.done, progress.remaining_s) == (18, 60.0)
 
 
-def test_preparation_says_when_the_first_trial_begins(clock: Clock) -> None:
+def test_preparation_says_when_the_first_trial_begins(clock: StillClock) -> None:
     progress = StudyProgress(12, "x", (), clock, may_end_early=True)
     clock.now_s += 30
     said = []
@@ -131,7 +123,7 @@ def test_preparation_says_when_the_first_trial_begins(clock: Clock) -> None:
     assert times_text(progress) == "1:00 passed"
 
 
-def test_pools_of_earlier_studies_do_not_shorten_the_preparation(clock: Clock) -> None:
+def test_pools_of_earlier_studies_do_not_shorten_the_preparation(clock: StillClock) -> None:
     progress = StudyProgress(12, "x", (), clock)
     for done in range(1, 81):
         clock.now_s += 10 if done > 70 else 0
@@ -150,7 +142,7 @@ def test_pools_of_earlier_studies_do_not_shorten_the_preparation(clock: Clock) -
     ],
 )
 def test_the_time_of_a_search_that_may_end_earlier_is_a_limit(
-    clock: Clock, shipped: Settings, changes: dict[str, Any], n_trials: int, may: bool
+    clock: StillClock, shipped: Settings, changes: dict[str, Any], n_trials: int, may: bool
 ) -> None:
     early = may_end_early(study_record(**changes), n_trials)
     progress = StudyProgress(n_trials, "x", (), clock, may_end_early=early)
@@ -169,7 +161,7 @@ def test_duration_is_read_back(seconds: float) -> None:
     assert all(part < 60 for part in parts[1:])
 
 
-def test_plain_lines_come_at_intervals(clock: Clock, shipped: Settings) -> None:
+def test_plain_lines_come_at_intervals(clock: StillClock, shipped: Settings) -> None:
     said: list[str] = []
     progress = StudyLines(60, "pd_split-sim", {0, 1}, clock, said.append)
     half_way(progress, clock, shipped)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.right_client import changed, make_settings
+from support.right_client import make_settings, right_with
 
 from tune.client.client_settings import read_client_settings
 from tune.errors import ConfigurationError
@@ -14,7 +14,7 @@ URL = "http://head:8000/v1"
 
 def client_json(**changes: Any) -> dict[str, Any]:
     """Return what a plan writes: everything but the endpoint."""
-    tree = changed(**changes)
+    tree = right_with(**changes)
     if "endpoint_urls" not in changes:
         del tree["endpoint_urls"]
     return tree

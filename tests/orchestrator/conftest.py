@@ -1,4 +1,4 @@
-"""Make trials of fake processes for the tests of the orchestrator."""
+"""Make trials of fake processes and the folder of a job for the tests of the orchestrator."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def make_trial(tmp_path: Path) -> Iterator[MakeTrial]:
             return trial
 
         yield make
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """Return the folder of a study's first Slurm job."""
+    folder = tmp_path / "study" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    return folder

@@ -30,13 +30,6 @@ from tune.orchestrator.slurm.work_queue import (
 from tune.records.folders import read_attempt
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    folder = tmp_path / "study" / "jobs" / "1"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def attempts(job: Path, count: int) -> list[Path]:
     folders = [job.parents[1] / f"t{number}" / "raw" / "1" for number in range(count)]
     for attempt in folders:

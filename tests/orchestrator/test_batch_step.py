@@ -22,13 +22,6 @@ print(run_allocation(sys.argv[1]))
 """
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    folder = tmp_path / "study" / "jobs" / "1"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def test_job_with_another_id_does_nothing(
     job: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from support.still_clock import StillClock
+
 from tune.orchestrator.phases import PhaseTimer
 
 
-class Clock:
-    """Stand still but for `pass_s`."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def pass_s(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 def test_every_second_counts_to_the_innermost_phase() -> None:
-    clock = Clock()
+    clock = StillClock()
     timer = PhaseTimer(clock)
     clock.pass_s(1.0)
     with timer.phase("bring_up_s"):
@@ -37,7 +27,7 @@ def test_every_second_counts_to_the_innermost_phase() -> None:
 
 
 def test_a_phase_that_raises_is_counted_and_ends() -> None:
-    clock = Clock()
+    clock = StillClock()
     timer = PhaseTimer(clock)
     with suppress(ZeroDivisionError), timer.phase("warm_up_s"):
         clock.pass_s(3.0)
@@ -47,7 +37,7 @@ def test_a_phase_that_raises_is_counted_and_ends() -> None:
 
 
 def test_a_phase_that_goes_on_is_counted_up_to_now() -> None:
-    clock = Clock()
+    clock = StillClock()
     timer = PhaseTimer(clock)
     with timer.phase("probes_s"):
         clock.pass_s(3.0)

@@ -2,25 +2,16 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.still_clock import StillClock
 
 from tune.orchestrator.readiness import ProgressDeadline
 
 STATES = st.lists(st.tuples(st.floats(0.01, 5.0), st.integers(0, 2)), min_size=1, max_size=40)
 
 
-class Clock:
-    """Return the time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @given(STATES)
 def test_deadline_moves_while_the_state_changes(steps: list[tuple[float, int]]) -> None:
-    clock = Clock()
+    clock = StillClock()
     deadline = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
     last, moved_s = None, clock.now_s
     for passed_s, state in steps:
@@ -32,7 +23,7 @@ def test_deadline_moves_while_the_state_changes(steps: list[tuple[float, int]]) 
 
 
 def test_deadline_ends_despite_endless_progress() -> None:
-    clock = Clock()
+    clock = StillClock()
     deadline = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
     seen = []
     for number in range(60):

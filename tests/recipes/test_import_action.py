@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from recipes.conftest import DATA, Changed
-from support.command_line import names_in
+from support.command_line import names_in, run_import
 
-from tune.cli.import_command import import_action
 from tune.cli.imported_recipe import write_options
 from tune.cli.runnable import check_configuration, check_whole_sweep
 from tune.config import compose_overrides
@@ -18,10 +17,6 @@ from tune.spec.findings import only_errors
 
 SLURM = ["cluster.partition=batch", "cluster.account=me"]
 """Facts of a cluster, which the user has to state."""
-
-
-def run_import(file: Path, folder: Path) -> None:
-    import_action(compose_overrides(["action=import", f"recipe={file}", f"to={folder}"]))
 
 
 @pytest.mark.slow  # composes configurations and checks whole sweeps

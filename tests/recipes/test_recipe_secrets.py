@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from recipes.conftest import Changed, only
+from support.command_line import run_import
 
-from tune.cli.import_command import import_action
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.recipes.options import left_out_text
 
@@ -88,17 +87,13 @@ def test_a_component_of_kubernetes_shows_no_secret(changed: Changed) -> None:
     assert SECRET not in repr(recipe)
 
 
-def _import(file: Path, folder: Path) -> None:
-    import_action(compose_overrides(["action=import", f"recipe={file}", f"to={folder}"]))
-
-
 @pytest.mark.slow  # composes configurations
 @pytest.mark.parametrize("case", TAKEN)
 def test_import_writes_and_prints_no_secret(
     case: str, changed: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, before, after = TAKEN[case]
-    _import(changed(file, (before, after)), tmp_path / "to")
+    run_import(changed(file, (before, after)), tmp_path / "to")
     written = [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
     assert len(written) >= 3
     assert not [path for path in written if SECRET in path.read_text()]
@@ -112,6 +107,6 @@ def test_import_writes_and_prints_no_secret(
 def test_an_error_shows_no_secret(case: str, changed: Changed, tmp_path: Path) -> None:
     file, before, after = REFUSED[case]
     with pytest.raises(ConfigurationError) as error:
-        _import(changed(file, (before, after)), tmp_path / "to")
+        run_import(changed(file, (before, after)), tmp_path / "to")
     assert SECRET not in str(error.value)
     assert not (tmp_path / "to").exists()

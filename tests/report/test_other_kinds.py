@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from support.synthetic_posterior import interval, posterior_of
-from support.synthetic_study import measured, study
+from support.synthetic_study import study, synthetic_trial
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import CapacityQps, Outcome
-from tune.records.posterior_summary import KindPosterior, PosteriorSummary
+from tune.records.posterior_summary import KindPosterior
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report.other_kind_text import other_kind_lines
@@ -41,11 +41,7 @@ KINDS = (
 )
 """The trials of 14P4D held up to 2 % below what is expected of their capacity."""
 
-HELD = [measured(0, tps_gpu=130.0), measured(1, tps_gpu=137.2)]
-
-
-def learned(kinds: tuple[KindPosterior, ...] = KINDS) -> PosteriorSummary:
-    return posterior_of(()).model_copy(update={"kinds": kinds})
+HELD = [synthetic_trial(0, tps_gpu=130.0), synthetic_trial(1, tps_gpu=137.2)]
 
 
 def answered(
@@ -83,13 +79,13 @@ def test_a_kind_that_is_expected_to_be_better_is_said_to_give_more() -> None:
 
 
 def test_a_measured_kind_gives_what_it_held() -> None:
-    outcomes = [*HELD, measured(2, prefill=13, tps_gpu=128.968)]
+    outcomes = [*HELD, synthetic_trial(2, prefill=13, tps_gpu=128.968)]
     sentence = "13P5D TP4/TP4 gives 129.0 tokens/s/GPU, 6.0 % less."
     assert next_best(outcomes) == next_best(outcomes, ()) == sentence
 
 
 def test_a_kind_whose_trials_all_missed_is_predicted() -> None:
-    outcomes = [*HELD, measured(2, prefill=13, tps_gpu=150.0, ttft_p99_s=9.0)]
+    outcomes = [*HELD, synthetic_trial(2, prefill=13, tps_gpu=150.0, ttft_p99_s=9.0)]
     sentence = next_best(outcomes)
     assert sentence
     assert sentence.endswith("5.0 % less; none of its trials held the SLO.")
@@ -99,13 +95,13 @@ def test_a_kind_whose_trials_all_missed_is_predicted() -> None:
 
 def test_one_kind_without_predictions_has_no_next_best() -> None:
     assert next_best(HELD, ()) is None
-    assert other_kind_lines(STUDY, HELD, None, learned(()), ()) == []
+    assert other_kind_lines(STUDY, HELD, None, posterior_of(), ()) == []
 
 
 def test_nothing_is_compared_where_nothing_held() -> None:
-    missed = [measured(0, tps_gpu=150.0, ttft_p99_s=9.0)]
+    missed = [synthetic_trial(0, tps_gpu=150.0, ttft_p99_s=9.0)]
     assert answered(missed, KINDS).picture is None
-    assert other_kind_lines(STUDY, missed, None, learned(), ()) == []
+    assert other_kind_lines(STUDY, missed, None, posterior_of(kinds=KINDS), ()) == []
 
 
 def test_the_picture_marks_what_is_predicted() -> None:
@@ -134,7 +130,7 @@ def test_the_picture_shows_the_nearest_of_many_kinds() -> None:
 
 
 def test_a_baseline_that_is_far_behind_takes_the_last_row() -> None:
-    outcomes = [measured(0, prefill=4, tps_gpu=30.0), measured(1, tps_gpu=137.2)]
+    outcomes = [synthetic_trial(0, prefill=4, tps_gpu=30.0), synthetic_trial(1, tps_gpu=137.2)]
     many = tuple(expected(f"{n}P{18 - n}D", 8.0 * n - 1, 8.0 * n, 8.0 * n + 1) for n in range(13, 4, -1))
     picture = drawn(outcomes, (KINDS[0], *many))
     assert [row.label.split()[0] for row in picture.rows][-2:] == ["9P9D", "4P14D"]
@@ -156,8 +152,12 @@ def test_page_and_terminal_say_the_same_and_how_far_off_predictions_were(tmp_pat
         for trial, factor in zip(outcomes, (1 / 0.97, 1 / 1.02), strict=True)
     ]
     errors = "So far predictions were 2.5 % off in the median of 2 trials, too high in 1."
-    written = write_report(tmp_path, STUDY, outcomes, posterior=learned(), proposals=proposals)
+    written = write_report(
+        tmp_path, STUDY, outcomes, posterior=posterior_of(kinds=KINDS), proposals=proposals
+    )
     page = written.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     assert page.count(f"<dd>{PREDICTED}</dd>") == page.count(f"<li>{errors}</li>") == 1
     assert page.count('class="expected"') == 2
-    assert f"next best {PREDICTED} {errors}\n" in render_status(STUDY, proposals, outcomes, learned())
+    assert f"next best {PREDICTED} {errors}\n" in render_status(
+        STUDY, proposals, outcomes, posterior_of(kinds=KINDS)
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.composed import composed
-from support.synthetic_study import measured, spread, study, unmeasured
+from support.synthetic_study import spread, study, synthetic_trial, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import CapacityQps, Outcome
@@ -28,10 +28,10 @@ def answered(outcomes: Sequence[Outcome], record: StudyRecord | None = None, **c
 
 
 def test_headline_says_what_to_deploy_what_it_gives_and_against_what() -> None:
-    best = measured(
+    best = synthetic_trial(
         3, prefill=13, qps=15.9, tps_gpu=140.25, ttft_p99_s=4.3142, tpot_p99_s=0.0593, spread=None
     )
-    result = answered([measured(0, tps_gpu=137.5), best], base=BASE)
+    result = answered([synthetic_trial(0, tps_gpu=137.5), best], base=BASE)
     assert result.is_feasible
     assert result.headline == (
         "Deploy 13 prefill and 5 decode workers (13P5D TP4/TP8): 10,100 output tokens/s, 140.2 per GPU, at "
@@ -43,8 +43,8 @@ def test_headline_says_what_to_deploy_what_it_gives_and_against_what() -> None:
 
 
 def test_every_part_of_the_answer_gives_the_same_figures() -> None:
-    best = measured(3, prefill=13, tps_gpu=138.9495)
-    result = answered([measured(0, tps_gpu=137.5), best])
+    best = synthetic_trial(3, prefill=13, tps_gpu=138.9495)
+    result = answered([synthetic_trial(0, tps_gpu=137.5), best])
     assert "138.9 per GPU" in result.headline
     assert [tile.value for tile in result.tiles[:2]] == ["10,000", "138.9"]
     assert result.picture is not None
@@ -53,7 +53,7 @@ def test_every_part_of_the_answer_gives_the_same_figures() -> None:
 
 
 def test_answer_compares_best_with_baseline() -> None:
-    result = answered([measured(0, tps_gpu=137.5), measured(3, prefill=13, tps_gpu=140.25)])
+    result = answered([synthetic_trial(0, tps_gpu=137.5), synthetic_trial(3, prefill=13, tps_gpu=140.25)])
     facts = dict(result.facts)
     assert (
         facts["Baseline"]
@@ -64,37 +64,37 @@ def test_answer_compares_best_with_baseline() -> None:
 
 
 def test_baseline_that_violates_the_slo_is_no_measure_of_the_gain() -> None:
-    result = answered([measured(0, tps_gpu=150.0, ttft_p99_s=9.0), measured(1, tps_gpu=135.0)])
+    result = answered([synthetic_trial(0, tps_gpu=150.0, ttft_p99_s=9.0), synthetic_trial(1, tps_gpu=135.0)])
     assert result.headline.endswith("; the baseline does not hold its SLO.")
     assert result.tiles[1].note == "the baseline does not hold its SLO"
     assert dict(result.facts)["Baseline"].endswith("gives 150.0 tokens/s/GPU and does not hold its SLO.")
 
 
 def test_baseline_may_remain_the_best() -> None:
-    result = answered([measured(0, tps_gpu=150.0), measured(1, tps_gpu=135.0)])
+    result = answered([synthetic_trial(0, tps_gpu=150.0), synthetic_trial(1, tps_gpu=135.0)])
     assert result.headline.endswith("queries/s, which is the baseline.")
     assert dict(result.facts)["Baseline"].endswith("no other trial was better.")
 
 
 def test_unmeasured_baseline_is_named_with_its_reason() -> None:
-    result = answered([unmeasured(0, "failed", "gb03 lost its link"), measured(1)])
+    result = answered([unmeasured(0, "failed", "gb03 lost its link"), synthetic_trial(1)])
     assert dict(result.facts)["Baseline"].endswith("was not measured: gb03 lost its link.")
 
 
 def test_study_without_baseline_mentions_none() -> None:
-    result = answered([measured(0, tps_gpu=130.0), measured(1)], baseline=False)
+    result = answered([synthetic_trial(0, tps_gpu=130.0), synthetic_trial(1)], baseline=False)
     assert "baseline" not in " ".join([result.headline, *result.notes, *(text for _, text in result.facts)])
 
 
 def test_answer_states_what_it_cost() -> None:
-    result = answered([measured(0), measured(1, prefill=13), unmeasured(2, "failed", "gone")])
+    result = answered([synthetic_trial(0), synthetic_trial(1, prefill=13), unmeasured(2, "failed", "gone")])
     assert dict(result.facts)["Cost"] == (
         "3 trials, 147.6 GPU-hours that the simulated trials would have cost."
     )
 
 
 def test_running_study_says_that_the_answer_is_the_one_so_far() -> None:
-    outcomes = [measured(0), measured(1, prefill=13)]
+    outcomes = [synthetic_trial(0), synthetic_trial(1, prefill=13)]
     ranked = [row["trial_id"] for row in rank(outcomes)]
     result = answer(study(), outcomes, ranked, running=True)
     assert result.headline.startswith("So far, after 2 of 12 trials: Deploy ")
@@ -110,12 +110,12 @@ def test_running_study_says_that_the_answer_is_the_one_so_far() -> None:
     ],
 )
 def test_tightest_limit_is_named(ttft_s: float, tpot_s: float, start: str) -> None:
-    trial = measured(0, ttft_p99_s=ttft_s, tpot_p99_s=tpot_s, spread=None)
+    trial = synthetic_trial(0, ttft_p99_s=ttft_s, tpot_p99_s=tpot_s, spread=None)
     assert answered([trial]).notes[0].startswith(start)
 
 
 def test_bottleneck_and_recommendations_are_notes() -> None:
-    notes = answered([measured(0)]).notes
+    notes = answered([synthetic_trial(0)]).notes
     assert (
         "Bottleneck: prefill; 76 % of the slowest 2 % of first tokens is waiting for a prefill worker or "
         "sharing it with other prompts; prefill workers are busy 86 % of the time." in notes
@@ -128,21 +128,21 @@ def test_bottleneck_and_recommendations_are_notes() -> None:
 
 
 def test_record_without_bottleneck_has_no_bottleneck_note() -> None:
-    notes = answered([measured(0, bottleneck=None, spread=None)]).notes
+    notes = answered([synthetic_trial(0, bottleneck=None, spread=None)]).notes
     assert not any(note.startswith(("Bottleneck", "To try", "Over ")) for note in notes)
 
 
 def test_one_run_on_a_real_rack_leaves_other_shuffles_open() -> None:
-    run = measured(1, ttft_p99_s=4.3, spread=None)
+    run = synthetic_trial(1, ttft_p99_s=4.3, spread=None)
     live = run.model_copy(update={"provenance": {**run.provenance, "backend": "slurm"}})
     assert any("how often another shuffle holds is not known" in note for note in answered([live]).notes)
     assert not any("is not known" in note for note in answered([run]).notes)
 
 
 def test_uncertain_answer_names_fastest_certain_configuration() -> None:
-    uncertain_trial = measured(3, tps_gpu=140.0, ttft_p99_s=4.2, spread=spread(3, 4.4))
-    certain = measured(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
-    slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
+    uncertain_trial = synthetic_trial(3, tps_gpu=140.0, ttft_p99_s=4.2, spread=spread(3, 4.4))
+    certain = synthetic_trial(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
+    slow = synthetic_trial(5, tps_gpu=100.0, ttft_p99_s=2.0)
     result = answered([uncertain_trial, certain, slow])
     sure = dict(result.facts)["How sure"]
     assert sure.startswith("Uncertain: the SLO holds in 3 of 5 shuffles, in another one with probability ")
@@ -165,7 +165,7 @@ def test_uncertain_answer_names_fastest_certain_configuration() -> None:
 def test_answer_is_uncertain_if_a_shuffle_or_one_sd_violates_the_slo(
     held: int, mean_s: float, sd_s: float, uncertain: bool
 ) -> None:
-    trial = measured(0, ttft_p99_s=4.0, spread=spread(held, mean_s, sd_s))
+    trial = synthetic_trial(0, ttft_p99_s=4.0, spread=spread(held, mean_s, sd_s))
     assert is_uncertain(trial, study().slo) == uncertain
     sure = dict(answered([trial]).facts)["How sure"]
     assert sure.startswith("Uncertain") == uncertain
@@ -181,13 +181,13 @@ def test_a_stated_confidence_keeps_its_digits() -> None:
 
 
 def test_violation_is_uncertain_if_a_shuffle_holds() -> None:
-    assert is_uncertain(measured(0, ttft_p99_s=4.6, spread=spread(2, 4.6)), study().slo)
-    assert not is_uncertain(measured(0, ttft_p99_s=4.6, spread=spread(0, 4.6)), study().slo)
-    assert not is_uncertain(measured(0, ttft_p99_s=46.0), study().slo)
+    assert is_uncertain(synthetic_trial(0, ttft_p99_s=4.6, spread=spread(2, 4.6)), study().slo)
+    assert not is_uncertain(synthetic_trial(0, ttft_p99_s=4.6, spread=spread(0, 4.6)), study().slo)
+    assert not is_uncertain(synthetic_trial(0, ttft_p99_s=46.0), study().slo)
 
 
 def test_lifted_limits_are_not_shown() -> None:
-    result = answered([measured(0, slo=LIFTED, ttft_p99_s=50.0)], slo=LIFTED)
+    result = answered([synthetic_trial(0, slo=LIFTED, ttft_p99_s=50.0)], slo=LIFTED)
     assert [tile.note for tile in result.tiles[3:]] == ["no limit"] * 2
     assert result.notes[0].startswith("No latency limit is set")
     assert [tile.share for tile in result.tiles] == [None] * 5
@@ -196,22 +196,25 @@ def test_lifted_limits_are_not_shown() -> None:
 def test_best_at_the_end_of_a_range_is_noted_with_the_command_that_widens_it() -> None:
     base = composed().trial_spec.model_dump(mode="json")
     (note,) = (
-        note for note in answered([measured(4, qps=22.0)], base=base).notes if "end of its range" in note
+        note
+        for note in answered([synthetic_trial(4, qps=22.0)], base=base).notes
+        if "end of its range" in note
     )
     assert "load.target_qps = 22 (highest; widen to 29)" in note
     assert "sweep.space.target_qps.high=29.0" in note
-    notes = answered([measured(4, prefill=17)], base=base).notes
+    notes = answered([synthetic_trial(4, prefill=17)], base=base).notes
     assert not any("sweep.space.prefill_workers" in note for note in notes), "no GPU is left for decode"
 
 
 def test_fewer_trials_than_planned_are_explained() -> None:
     assert any(
-        "2 of 12 planned trials are listed" in note for note in answered([measured(0), measured(1)]).notes
+        "2 of 12 planned trials are listed" in note
+        for note in answered([synthetic_trial(0), synthetic_trial(1)]).notes
     )
 
 
 def test_without_feasible_trial_the_closest_is_named() -> None:
-    result = answered([measured(i, ttft_p99_s=5.04 + i) for i in range(3)])
+    result = answered([synthetic_trial(i, ttft_p99_s=5.04 + i) for i in range(3)])
     assert not result.is_feasible
     assert result.headline == (
         "No configuration held every limit. The closest, 14 prefill and 4 decode workers (14P4D) at 15.75 "
@@ -224,7 +227,7 @@ def test_without_feasible_trial_the_closest_is_named() -> None:
 
 def test_the_closest_that_holds_in_some_shuffles_is_not_said_to_miss() -> None:
     reason = "the SLO holds in 4 of 5 shuffles; expected all of them"
-    result = answered([measured(0, spread=spread(4, 4.3), feasible=False, reason=reason)])
+    result = answered([synthetic_trial(0, spread=spread(4, 4.3), feasible=False, reason=reason)])
     assert result.headline == (
         "No configuration held every limit in every shuffle. The closest, 14 prefill and 4 decode workers "
         "(14P4D) at 15.75 queries/s, holds its SLO in 4 of 5 shuffles."
@@ -235,20 +238,20 @@ def test_the_closest_that_holds_in_some_shuffles_is_not_said_to_miss() -> None:
 
 def test_the_command_for_a_verified_rate_says_what_to_expect() -> None:
     rates = CapacityQps(low=15.75, high=16.1, stopped_early=False, estimate=15.9)
-    found = measured(0, spread=spread(4, 4.3), capacity_qps=rates)
+    found = synthetic_trial(0, spread=spread(4, 4.3), capacity_qps=rates)
     assert answered([found]).command_title == (
         "To measure it again (a full run at this rate holds in 4 of 5 shuffles)"
     )
 
 
 def test_invalid_trial_is_not_the_closest() -> None:
-    fast_but_wrong = measured(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)
-    result = answered([fast_but_wrong, measured(1, ttft_p99_s=5.0)])
+    fast_but_wrong = synthetic_trial(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)
+    result = answered([fast_but_wrong, synthetic_trial(1, ttft_p99_s=5.0)])
     assert "p99 TTFT by 11.1 %" in result.headline
 
 
 def test_only_invalid_trials_are_shown_with_their_reason() -> None:
-    result = answered([measured(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)])
+    result = answered([synthetic_trial(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)])
     assert "has no verdict: no tokens came back" in result.headline
 
 
@@ -271,10 +274,10 @@ def test_study_without_trials_says_how_many_are_planned() -> None:
 
 
 def test_repeated_proposal_counts_once_under_its_first_number() -> None:
-    first, again = measured(2), measured(7, trial_id=f"{2:012x}")
+    first, again = synthetic_trial(2), synthetic_trial(7, trial_id=f"{2:012x}")
     assert distinct_trials([again, first]) == [first]
 
 
 def test_command_of_the_shipped_configuration_has_no_overrides() -> None:
-    assert answered([measured(0, provenance={"overrides": []})]).command == "python -m tune"
-    assert answered([measured(0, provenance={})]).command is None
+    assert answered([synthetic_trial(0, provenance={"overrides": []})]).command == "python -m tune"
+    assert answered([synthetic_trial(0, provenance={})]).command is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.request_logs import make_log
 from support.synthetic_search import five_probes, probe_at, searched_trial
-from support.synthetic_study import SLO, measured, study, unmeasured
+from support.synthetic_study import SLO, study, synthetic_trial, unmeasured
 
 from tune.analysis.validity import invalid_reason
 from tune.loadgen.latencies import answered, latencies
@@ -158,7 +158,7 @@ def test_a_short_run_that_could_not_fill_the_rack_is_not_called_invalid(full: bo
 
 
 def test_trial_at_one_rate_is_no_capacity_search() -> None:
-    assert not is_capacity_search(measured(0))
+    assert not is_capacity_search(synthetic_trial(0))
     assert not is_capacity_search(unmeasured(0, "failed", "gb07 went down"))
     assert is_capacity_search(searched_trial())
     assert is_capacity_search(
@@ -186,4 +186,4 @@ def test_terminal_shows_capacity_cost_and_a_line_per_probe() -> None:
         "probe 4    16.3 QPS  full run   missed     p99 TTFT   4.62 s  p99 TPOT  59.0 ms  16,626 queries",
         "probe 5   16.05 QPS  full run   held       p99 TTFT   4.31 s  p99 TPOT  59.0 ms  16,626 queries",
     ]
-    assert "probe 1" not in render_outcome(measured(0), SLO, study())
+    assert "probe 1" not in render_outcome(synthetic_trial(0), SLO, study())

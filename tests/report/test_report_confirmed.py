@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.report_page import Page
 from support.synthetic_search import searched_trial
-from support.synthetic_study import measured, study
+from support.synthetic_study import study, synthetic_trial
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.ranking import rank
@@ -29,7 +29,7 @@ from tune.study.accuracy_gate import with_accuracy
 
 CAPACITIES_QPS = ((16.1, 16.5, 16.3), (16.2, 16.0, 16.4), (13.0, 13.3, 13.2))
 SHUFFLES = ShuffleNoise(0.012, 15)
-OUTCOMES = [measured(i, prefill=14 - i, tps_gpu=140.0 - i) for i in range(4)]
+OUTCOMES = [synthetic_trial(i, prefill=14 - i, tps_gpu=140.0 - i) for i in range(4)]
 
 
 def confirmation(

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from support.synthetic_search import searched_trial
-from support.synthetic_study import measured, mixed, study, unmeasured
+from support.synthetic_study import mixed, study, synthetic_trial, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import Outcome
@@ -35,7 +35,7 @@ def test_every_trial_is_a_row_ranked_ones_first(tmp_path: Path) -> None:
 
 
 def test_row_holds_all_digits_and_gives_back_its_overrides(tmp_path: Path) -> None:
-    outcome = measured(3, prefill=13, tps_gpu=139.23456789012)
+    outcome = synthetic_trial(3, prefill=13, tps_gpu=139.23456789012)
     (row,) = rows_of(tmp_path, study(base=BASE), [outcome])
     assert float(row["output_tps_per_gpu"]) == outcome.output_tps_per_gpu
     assert outcome.tpot_s

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+from support.synthetic_study import RATE_SPACE, mixed, study, synthetic_trial, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import Outcome
@@ -34,7 +34,7 @@ def drawn(record: StudyRecord, outcomes: Sequence[Outcome]) -> dict[str, Figure]
 
 def rate_sweep(count: int = 20) -> list[Outcome]:
     return [
-        measured(
+        synthetic_trial(
             i,
             qps=8 + i / 2,
             ttft_p99_s=1.0 + i,
@@ -96,7 +96,7 @@ def test_marks_are_the_trials_and_their_count_is_true() -> None:
 
 def test_axes_are_cut_around_the_limit_and_the_caption_says_so() -> None:
     latencies_s = (2.0, 4.4, 6.0, 9.1, 400.0)
-    outcomes = [measured(i, ttft_p99_s=s, tps_gpu=100.0 + i) for i, s in enumerate(latencies_s)]
+    outcomes = [synthetic_trial(i, ttft_p99_s=s, tps_gpu=100.0 + i) for i, s in enumerate(latencies_s)]
     figure = drawn(study(), outcomes)["ttft_p99"]
     assert figure.spec is not None
     layout = figure.spec["layout"]
@@ -111,7 +111,7 @@ def test_axes_are_cut_around_the_limit_and_the_caption_says_so() -> None:
 
 
 def test_axes_are_whole_where_every_trial_is_near_the_limit() -> None:
-    figure = drawn(study(), [measured(i, ttft_p99_s=3.0 + i) for i in range(4)])["ttft_p99"]
+    figure = drawn(study(), [synthetic_trial(i, ttft_p99_s=3.0 + i) for i in range(4)])["ttft_p99"]
     assert figure.spec is not None
     assert "range" not in figure.spec["layout"]["xaxis"]
     assert "beyond" not in figure.caption
@@ -135,14 +135,14 @@ def test_pareto_front_is_what_no_trial_beats(points: list[tuple[int, int]], risi
 
 def test_lifted_limit_leaves_out_its_figure_with_a_reason() -> None:
     slo = Slo(ttft_p99_s=4.5, tpot_p99_s=None)
-    figures = drawn(study(slo=slo), [measured(i, slo=slo, qps=10.0 + i) for i in range(3)])
+    figures = drawn(study(slo=slo), [synthetic_trial(i, slo=slo, qps=10.0 + i) for i in range(3)])
     assert figures["ttft_p99"].spec is not None
     assert figures["tpot_p99"].spec is None
     assert figures["tpot_p99"].caption == "Left out: the study sets no limit on p99 TPOT."
 
 
 def test_single_trial_has_no_history_and_no_settings() -> None:
-    figures = drawn(study(space={}), [measured(0)])
+    figures = drawn(study(space={}), [synthetic_trial(0)])
     assert figures["history"].spec is None
     assert not {"importance", "slices"} & set(figures)
     assert figures["ttft_p99"].spec is not None
@@ -153,7 +153,7 @@ def test_single_trial_has_no_history_and_no_settings() -> None:
     [
         [],
         [unmeasured(0, "failed", "gone"), unmeasured(1, "infeasible", "too big")],
-        [measured(0, valid=False, reason="no tokens")],
+        [synthetic_trial(0, valid=False, reason="no tokens")],
     ],
 )
 def test_without_valid_measurement_nothing_is_drawn(outcomes: list[Outcome]) -> None:
@@ -174,14 +174,14 @@ def test_best_so_far_never_falls_and_counts_feasible_trials() -> None:
 
 
 def test_history_without_feasible_trial_has_no_best_line() -> None:
-    figure = drawn(study(), [measured(i, ttft_p99_s=9.0) for i in range(4)])["history"]
+    figure = drawn(study(), [synthetic_trial(i, ttft_p99_s=9.0) for i in range(4)])["history"]
     assert figure.spec is not None
     assert {trace["name"] for trace in figure.spec["data"]} == {"SLO violated (n = 4)", "baseline"}
 
 
 def test_figures_draw_the_best_ranked_trials_and_the_best_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(all_figures, "MAX_MARKS", 5)
-    outcomes = [measured(i, qps=8 + i / 10) for i in range(12)]
+    outcomes = [synthetic_trial(i, qps=8 + i / 10) for i in range(12)]
     for name in ("ttft_p99", "user_speed", "history"):
         spec = drawn(study(), outcomes)[name].spec
         assert spec is not None
@@ -213,18 +213,18 @@ def test_slices_show_every_value_of_a_setting_in_its_order() -> None:
 
 def test_setting_that_took_one_value_has_no_slice() -> None:
     choice = ChoiceDimension(kind="choice", path="prefill.kv_cache_config.dtype", values=("fp8", "auto"))
-    outcomes = [measured(i, provenance={"params": {"dtype": "fp8"}}) for i in range(3)]
+    outcomes = [synthetic_trial(i, provenance={"params": {"dtype": "fp8"}}) for i in range(3)]
     assert not drawn(study(space={"dtype": choice}), outcomes)["slices"].views
 
 
 def test_stages_are_left_out_if_none_is_recorded() -> None:
-    figures = drawn(study(), [measured(0, breakdown=None), measured(1, breakdown=None)])
+    figures = drawn(study(), [synthetic_trial(0, breakdown=None), synthetic_trial(1, breakdown=None)])
     assert figures["stages"].spec is None
     assert "Left out" in figures["stages"].caption
 
 
 def test_stages_show_the_best_ranked_trials_in_order() -> None:
-    figure = drawn(study(), [measured(i, tps_gpu=100.0 + i) for i in range(12)])["stages"]
+    figure = drawn(study(), [synthetic_trial(i, tps_gpu=100.0 + i) for i in range(12)])["stages"]
     assert figure.spec is not None
     bars = figure.spec["data"][0]
     assert values(bars["y"])[:2] == ["#1 · trial 11", "#2 · trial 10"]

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic_study import measured, outcome, study
+from support.synthetic_study import outcome, study, synthetic_trial
 
 from tune.report import formatting
 from tune.spec.metrics import TPOT
@@ -80,7 +80,7 @@ def test_dimension_has_range_and_unit(
 
 
 def test_configuration_is_split_and_searched_settings() -> None:
-    text = formatting.describe_configuration(measured(1), study().space)
+    text = formatting.describe_configuration(synthetic_trial(1), study().space)
     assert text == "14P4D, prefill max_num_tokens 4096, decode CUDA graphs powers_of_two"
 
 

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from support.synthetic_study import SPLIT_SPACE, measured, study
+from support.synthetic_study import SPLIT_SPACE, study, synthetic_trial
 
 from tune.records.outcome import Outcome
 from tune.report.setting_importance import MIN_TRIALS, best_count, setting_importance
@@ -23,7 +23,7 @@ def trials(count: int, values: dict[str, list[Any]], seed: int = 3) -> list[Outc
         **values,
     }
     points = [{name: draw.choice(options) for name, options in choices.items()} for _ in range(count)]
-    return [measured(i, provenance={"params": point}) for i, point in enumerate(points)]
+    return [synthetic_trial(i, provenance={"params": point}) for i, point in enumerate(points)]
 
 
 def ranked(outcomes: list[Outcome], name: str, best: Any) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pytest
 from support.composed import composed
 from support.synthetic_posterior import PARAMETERS, interval, learned_study, posterior_of
 from support.synthetic_search import searched_trial
-from support.synthetic_study import measured, mixed, study, unmeasured
+from support.synthetic_study import mixed, study, synthetic_trial, unmeasured
 
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
@@ -30,7 +30,7 @@ from tune.report.terminal import render_posterior, render_status
 from tune.surrogate.prior import structural_hypotheses
 
 GOLDEN = Path(__file__).parent / "golden_learned.html"
-EMPTY_POSTERIOR = posterior_of(()).model_copy(update={"parameters": (), "hypotheses": ()})
+EMPTY_POSTERIOR = posterior_of().model_copy(update={"parameters": (), "hypotheses": ()})
 
 
 def proposal(outcome: Outcome, expected_capacity_qps: Interval | None) -> Proposal:
@@ -72,8 +72,8 @@ def test_every_hypothesis_has_a_sentence() -> None:
 
 @pytest.mark.parametrize("name", ["expert_router=2", "expert_router"])
 def test_unknown_hypothesis_is_shown_by_its_name(name: str) -> None:
-    hypothesis = posterior_of(()).hypotheses[0].model_copy(update={"name": name})
-    posterior = posterior_of(()).model_copy(update={"hypotheses": (hypothesis,)})
+    hypothesis = posterior_of().hypotheses[0].model_copy(update={"name": name})
+    posterior = posterior_of().model_copy(update={"hypotheses": (hypothesis,)})
     (row,) = learned_section(study(), [], posterior, ()).hypotheses
     assert (row.statement, row.prior, row.posterior) == (name, "30 %", "4 %")
 
@@ -155,7 +155,7 @@ def test_without_a_prediction_nothing_is_drawn(outcomes: list[Outcome]) -> None:
 
 
 def test_absent_and_zero_capacities_are_drawn() -> None:
-    fixed = measured(0, spread=None)
+    fixed = synthetic_trial(0, spread=None)
     none_held = searched_trial(1, rates=(None, None, 0.0), feasible=False, spread=None)
     figure = drawn([fixed, none_held], interval(0.0, 0.0, 0.0), interval(5.0, 6.0, 8.0))
     assert traces(figure)["SLO violated (n = 1)"]["hovertext"][0].endswith(
@@ -168,18 +168,16 @@ def test_absent_and_zero_capacities_are_drawn() -> None:
 
 
 def test_parameters_are_ordered_by_how_far_they_narrowed() -> None:
-    shown = parameter_rows(posterior_of(()).parameters)
+    shown = parameter_rows(posterior_of().parameters)
     assert [row.label for row in shown][:2] == ["prefill kernels, step time", "a_new_parameter"]
     assert shown[-1].label == "all-reduce, time"
     assert [row.narrowing for row in shown] == ["pinned down"] * 3 + ["narrowed"] * 3 + ["unchanged"] * 2
-    assert "; and show almost nothing about KV transfer and all-reduce. " in learned_sentences(
-        posterior_of(())
-    )
+    assert "; and show almost nothing about KV transfer and all-reduce. " in learned_sentences(posterior_of())
     assert learned_sentences(EMPTY_POSTERIOR) == "No parameter of the simulator is uncertain."
 
 
 def test_each_parameter_has_prior_and_posterior_on_a_log_axis() -> None:
-    figure = posterior_figure(posterior_of(()).parameters)
+    figure = posterior_figure(posterior_of().parameters)
     assert figure.spec
     drawn_traces, layout = traces(figure), figure.spec["layout"]
     assert len(drawn_traces["prior (before any trial)"]["x"]) == len(PARAMETERS)
@@ -196,8 +194,8 @@ def test_each_parameter_has_prior_and_posterior_on_a_log_axis() -> None:
 
 
 def test_parameter_with_a_zero_factor_is_left_out_and_counted() -> None:
-    zero = posterior_of(()).parameters[0].model_copy(update={"posterior": interval(0.0, 0.5, 1.0)})
-    figure = posterior_figure((zero, *posterior_of(()).parameters[1:]))
+    zero = posterior_of().parameters[0].model_copy(update={"posterior": interval(0.0, 0.5, 1.0)})
+    figure = posterior_figure((zero, *posterior_of().parameters[1:]))
     assert "1 without an interval of positive factors left out" in figure.caption
     assert posterior_figure((zero,)).spec is None
 
@@ -291,7 +289,7 @@ def test_a_rival_is_named_with_what_would_decide(
 ) -> None:
     """The rival, trial 1, holds its SLO or, at 9 s, does not."""
     outcomes = [
-        measured(number, prefill=split, tps_gpu=tps, ttft_p99_s=ttft_p99_s if number == 1 else 4.2)
+        synthetic_trial(number, prefill=split, tps_gpu=tps, ttft_p99_s=ttft_p99_s if number == 1 else 4.2)
         for number, (split, tps) in enumerate(zip(splits, tps_gpu, strict=True))
     ]
     posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
@@ -302,7 +300,7 @@ def test_a_rival_is_named_with_what_would_decide(
 
 def test_the_answer_is_the_first_of_the_ranking_where_another_has_the_higher_capacity() -> None:
     """Trial 1 is verified at more tokens/s; trial 0 has the higher expected capacity."""
-    outcomes = [measured(number, prefill=14 - number, tps_gpu=130.0 + number) for number in range(2)]
+    outcomes = [synthetic_trial(number, prefill=14 - number, tps_gpu=130.0 + number) for number in range(2)]
     posterior = with_rival(0.45, [outcome.trial_id for outcome in outcomes])
     same = {trial.trial_id: {"measured_qps": trial.expected_capacity_qps} for trial in posterior.trials}
     trials = tuple(trial.model_copy(update=same[trial.trial_id]) for trial in posterior.trials)
@@ -312,7 +310,7 @@ def test_the_answer_is_the_first_of_the_ranking_where_another_has_the_higher_cap
 
 
 def test_a_confirmation_has_decided() -> None:
-    outcomes = [measured(number, prefill=14 - number, tps_gpu=130.0 - number) for number in range(2)]
+    outcomes = [synthetic_trial(number, prefill=14 - number, tps_gpu=130.0 - number) for number in range(2)]
     posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
     section = learned_section(study(), outcomes, posterior, (), Confirmation.model_construct())
     assert "is better with a probability" not in section.gain
@@ -320,7 +318,7 @@ def test_a_confirmation_has_decided() -> None:
 
 
 def test_two_trials_of_one_kind_are_not_both_confirmed_where_another_kind_is_in_reach() -> None:
-    outcomes = [measured(number, prefill=14, tps_gpu=130.0 - number) for number in range(2)]
+    outcomes = [synthetic_trial(number, prefill=14, tps_gpu=130.0 - number) for number in range(2)]
     posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
     figure = Interval(low=120.0, median=125.0, high=131.0)
     in_reach = KindPosterior(

@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.still_clock import StillClock
 
 from tune.errors import ConfigurationError
 from tune.report.live_report import MAX_SHARE, MIN_INTERVAL_S, LiveReport
-
-
-class Clock:
-    """Hold a time that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @given(
@@ -25,7 +16,7 @@ class Clock:
     write_s=st.floats(0.001, 30.0),
 )
 def test_rewriting_takes_a_small_share_of_the_time(batches_s: list[float], write_s: float) -> None:
-    clock = Clock()
+    clock = StillClock()
     began_s, written = clock.now_s, 0
 
     def write() -> None:
@@ -43,7 +34,7 @@ def test_rewriting_takes_a_small_share_of_the_time(batches_s: list[float], write
 
 
 def test_first_trial_gives_a_page_at_once_and_later_ones_wait() -> None:
-    clock, pages = Clock(), []
+    clock, pages = StillClock(), []
     live = LiveReport(lambda: pages.append(clock.now_s), print, clock)
     for _ in range(5):
         live.update()
@@ -54,7 +45,7 @@ def test_first_trial_gives_a_page_at_once_and_later_ones_wait() -> None:
 def test_page_that_cannot_be_written_is_said_once_and_the_study_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clock = Clock()
+    clock = StillClock()
 
     def write() -> None:
         raise ConfigurationError("reports: cannot be written")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.synthetic_search import five_probes, probe_at, searched_trial
-from support.synthetic_study import measured, spread, study
+from support.synthetic_study import spread, study, synthetic_trial
 
 from tune.records.capacity_search import ForecastPoint
 from tune.records.outcome import Outcome
@@ -55,11 +55,11 @@ def test_search_without_a_forecast_on_record_has_no_line() -> None:
 
 
 def test_study_of_fixed_rates_has_no_load_curves() -> None:
-    assert load_curves(study(), [measured(0), measured(1)], {}) == []
+    assert load_curves(study(), [synthetic_trial(0), synthetic_trial(1)], {}) == []
 
 
 def test_views_are_ordered_best_first_and_unranked_last() -> None:
-    outcomes = [searched_trial(0), measured(1), searched_trial(2), searched_trial(3)]
+    outcomes = [searched_trial(0), synthetic_trial(1), searched_trial(2), searched_trial(3)]
     (figure,) = load_curves(study(), outcomes, {outcomes[0].trial_id: 2, outcomes[3].trial_id: 1})
     assert [v.name for v in figure.views] == ["rates-3", "rates-0", "rates-2"]
     assert figure.views[0].label == "#1 · trial 3 · 14P4D · 16.05 QPS verified"

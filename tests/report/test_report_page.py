@@ -14,7 +14,7 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 from support.report_page import Page, page_of
 from support.synthetic_search import probe_at, searched_trial
-from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+from support.synthetic_study import RATE_SPACE, mixed, study, synthetic_trial, unmeasured
 
 from tune.errors import ConfigurationError
 from tune.records.outcome import Outcome
@@ -30,20 +30,26 @@ NASTY = """</script><script>alert("1")</script><!-- 'it' & <b>"quotes"</b> \u202
 Cases = dict[str, tuple[StudyRecord, list[Outcome]]]
 CASES: Cases = {
     "no outcomes": (study(), []),
-    "one trial": (study(name="single-sim", space={}, baseline=False, command=()), [measured(0)]),
-    "none feasible": (study(), [measured(i, ttft_p99_s=5.0 + i) for i in range(6)]),
+    "one trial": (study(name="single-sim", space={}, baseline=False, command=()), [synthetic_trial(0)]),
+    "none feasible": (study(), [synthetic_trial(i, ttft_p99_s=5.0 + i) for i in range(6)]),
     "all failed": (study(), [unmeasured(i, "failed", "gb07 went down") for i in range(4)]),
     "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
-    "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
-    "load curve": (study(space=RATE_SPACE, backend="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
-    "mock engines": (study(backend="local", stack="dynamo_v1_mocker", engine="dynamo_mocker"), [measured(0)]),
+    "lifted limits": (study(slo=LIFTED), [synthetic_trial(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
+    "load curve": (
+        study(space=RATE_SPACE, backend="slurm"),
+        [synthetic_trial(i, qps=8 + i / 2) for i in range(9)],
+    ),
+    "mock engines": (
+        study(backend="local", stack="dynamo_v1_mocker", engine="dynamo_mocker"),
+        [synthetic_trial(0)],
+    ),
     "mock engines on Slurm": (
         study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker"),
-        [measured(0)],
+        [synthetic_trial(0)],
     ),
-    "real engines here": (study(backend="local", stack="dynamo_v1"), [measured(0)]),
-    "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
-    "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
+    "real engines here": (study(backend="local", stack="dynamo_v1"), [synthetic_trial(0)]),
+    "no provenance": (study(), [synthetic_trial(i, provenance={}) for i in range(3)]),
+    "nothing but figures": (study(), [synthetic_trial(i, breakdown=None, tpot_s=None) for i in range(3)]),
     "capacity searches": (study(), [searched_trial(i, prefill=14 - i) for i in range(3)]),
     "one capacity search, no rate held": (
         study(space={}),
@@ -107,12 +113,12 @@ def test_page_does_not_depend_on_the_order_of_outcomes(tmp_path: Path) -> None:
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     point = {"prefill_workers": 14, "note": NASTY}
     outcomes = [
-        measured(0, provenance={"params": point, "overrides": [f"x={NASTY}"], "split": NASTY}),
+        synthetic_trial(0, provenance={"params": point, "overrides": [f"x={NASTY}"], "split": NASTY}),
         unmeasured(1, "infeasible", NASTY, source=NASTY),
         unmeasured(2, "failed", NASTY),
     ]
     record = study(name=NASTY, question=NASTY, model=NASTY, command=(NASTY,), versions={NASTY: NASTY})
-    plain = page_of(tmp_path / "plain", study(), [measured(0), *mixed(3)[1:]])
+    plain = page_of(tmp_path / "plain", study(), [synthetic_trial(0), *mixed(3)[1:]])
     page = page_of(tmp_path / "nasty", record, outcomes)
     assert not any(
         "alert(" in text for name, text in page.scripts.items() if not name.startswith(("data", "spec-"))
@@ -126,7 +132,11 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 
 
 def test_trial_proposed_twice_is_listed_once(tmp_path: Path) -> None:
-    outcomes = [measured(0), measured(1, prefill=13), measured(5, trial_id=f"{1:012x}", prefill=13)]
+    outcomes = [
+        synthetic_trial(0),
+        synthetic_trial(1, prefill=13),
+        synthetic_trial(5, trial_id=f"{1:012x}", prefill=13),
+    ]
     page = page_of(tmp_path, study(), outcomes)
     assert [trial["number"] for trial in page.trials] == [0, 1]
     assert len(json.loads((tmp_path / "ranking.json").read_text())) == 2
@@ -153,7 +163,7 @@ def test_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_page_shows_the_rates_of_capacity_searches(tmp_path: Path) -> None:
-    page = page_of(tmp_path, study(), [searched_trial(0), searched_trial(1), measured(2)])
+    page = page_of(tmp_path, study(), [searched_trial(0), searched_trial(1), synthetic_trial(2)])
     capacity = "16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS"
     cost = "5 probes lasting 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours"
     assert f"Capacity search on one deployment: {capacity}. Cost: {cost}." in page.text
@@ -182,23 +192,23 @@ def test_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
 def test_file_instead_of_the_folder_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("in the way")
     with pytest.raises(ConfigurationError, match="reports_dir="):
-        write_report(tmp_path / "reports", study(), [measured(0)])
+        write_report(tmp_path / "reports", study(), [synthetic_trial(0)])
 
 
 @pytest.mark.slow
 def test_older_page_is_replaced_completely(tmp_path: Path) -> None:
     write_report(tmp_path, study(), mixed(40))
-    page = page_of(tmp_path, study(), [measured(0)])
+    page = page_of(tmp_path, study(), [synthetic_trial(0)])
     assert len(page.trials) == 1
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_page_without_figures_and_scripts_is_golden(tmp_path: Path, regenerate_golden: bool) -> None:
     outcomes = [
-        measured(0),
-        measured(1, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593),
-        measured(2, prefill=12, qps=18.0, ttft_p99_s=31.0),
-        measured(3, valid=False, reason="completed 61 % of the queries; expected all"),
+        synthetic_trial(0),
+        synthetic_trial(1, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593),
+        synthetic_trial(2, prefill=12, qps=18.0, ttft_p99_s=31.0),
+        synthetic_trial(3, valid=False, reason="completed 61 % of the queries; expected all"),
         unmeasured(4, "infeasible", "17 prefill workers leave no GPU for decode", prefill=17),
         unmeasured(5, "failed", "gb07 went down"),
     ]

@@ -9,7 +9,7 @@ import pytest
 from support.chromium import CHROMIUM, opened
 from support.report_page import page_of
 from support.synthetic_search import searched_trial
-from support.synthetic_study import SLO, measured, study, unmeasured
+from support.synthetic_study import SLO, study, synthetic_trial, unmeasured
 
 from tune.analysis.run_checks.table import CHECKS
 from tune.records.outcome import Outcome
@@ -35,7 +35,7 @@ def checks(**results: CheckResult) -> tuple[RunCheck, ...]:
 
 
 def ran(**results: CheckResult) -> Outcome:
-    return measured(0).model_copy(update={"checks": checks(**results)})
+    return synthetic_trial(0).model_copy(update={"checks": checks(**results)})
 
 
 def terminal(outcome: Outcome) -> list[str]:
@@ -67,7 +67,7 @@ def test_probe_of_a_search_that_is_not_judged_is_named_by_its_rate() -> None:
 
 
 def test_simulated_and_unmeasured_trials_have_no_such_line() -> None:
-    for outcome in (measured(0), unmeasured(0, "failed", "gb07 went down")):
+    for outcome in (synthetic_trial(0), unmeasured(0, "failed", "gb07 went down")):
         assert not [line for line in terminal(outcome) if line.startswith("checked")]
         assert check_lines(outcome) == []
 
@@ -89,7 +89,7 @@ def test_check_of_a_later_version_keeps_its_name() -> None:
     assert check_title(checks()[0].model_copy(update={"name": "weather"})) == "weather"
 
 
-@pytest.mark.parametrize("outcome", [ran(worker_speed="off", clocks="not_counted"), measured(0)])
+@pytest.mark.parametrize("outcome", [ran(worker_speed="off", clocks="not_counted"), synthetic_trial(0)])
 def test_page_and_csv_show_the_checks(outcome: Outcome, tmp_path: Path) -> None:
     page = page_of(tmp_path, study(backend="slurm"), [outcome])
     with (tmp_path / "ranking.csv").open(encoding="utf-8", newline="") as file:

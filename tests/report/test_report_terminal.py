@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.synthetic_study import SLO, measured, spread, study, unmeasured
+from support.synthetic_study import SLO, spread, study, synthetic_trial, unmeasured
 
 from tune.records.model_error import ErrorSource, ModelError
 from tune.records.outcome import CapacityQps
@@ -12,7 +12,7 @@ from tune.report.verdict_robustness import expected_of_repeat, verdict_notes
 
 
 def lines(**changes: object) -> list[str]:
-    return render_outcome(measured(0, **changes), SLO, study()).splitlines()  # type: ignore[arg-type]
+    return render_outcome(synthetic_trial(0, **changes), SLO, study()).splitlines()  # type: ignore[arg-type]
 
 
 def test_run_near_its_limit_shows_shuffles_bottleneck_and_recommendations() -> None:
@@ -56,7 +56,7 @@ def test_a_limit_broken_in_every_shuffle_is_a_violation() -> None:
 @pytest.mark.parametrize(("held", "feasible"), [(4, True), (5, True), (2, False)])
 def test_what_a_repeat_of_a_verified_rate_shows_is_said(held: int, feasible: bool) -> None:
     searched = CapacityQps(low=15.75, high=16.1, stopped_early=False, estimate=15.9)
-    run = measured(0, spread=spread(held, 4.2), feasible=feasible)
+    run = synthetic_trial(0, spread=spread(held, 4.2), feasible=feasible)
     found = run.model_copy(update={"capacity_qps": searched})
     expected = f"a full run at this rate holds in {held} of 5 shuffles"
     assert expected_of_repeat(found) == (expected if feasible else "")
@@ -78,7 +78,7 @@ def test_run_without_shuffles_and_bottleneck_has_no_such_lines() -> None:
 
 
 def test_status_shows_in_how_many_shuffles_the_best_holds() -> None:
-    repeated, once = measured(0, spread=spread(4, 4.2)), measured(0, spread=None)
+    repeated, once = synthetic_trial(0, spread=spread(4, 4.2)), synthetic_trial(0, spread=None)
     assert render_status(study(), (), [repeated]).endswith(
         "p99 TTFT 4.22 s, SLO held in 4 of 5 shuffles: trial 0 (000000000000)"
     )
@@ -87,12 +87,12 @@ def test_status_shows_in_how_many_shuffles_the_best_holds() -> None:
 
 def test_mock_engines_are_named_as_such() -> None:
     mocked = study(backend="local", stack="dynamo_v1_mocker", engine="dynamo_mocker")
-    assert "mock engines on this machine" in render_outcome(measured(0), SLO, mocked).splitlines()[0]
-    assert "mock engines on this machine" in render_status(mocked, (), [measured(0)])
-    assert "mock" not in render_status(study(backend="local", stack="dynamo_v1"), (), [measured(0)])
+    assert "mock engines on this machine" in render_outcome(synthetic_trial(0), SLO, mocked).splitlines()[0]
+    assert "mock engines on this machine" in render_status(mocked, (), [synthetic_trial(0)])
+    assert "mock" not in render_status(study(backend="local", stack="dynamo_v1"), (), [synthetic_trial(0)])
     on_slurm = study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker")
-    assert "mock engines on Slurm" in render_outcome(measured(0), SLO, on_slurm).splitlines()[0]
-    assert "mock engines on Slurm" in render_status(on_slurm, (), [measured(0)])
+    assert "mock engines on Slurm" in render_outcome(synthetic_trial(0), SLO, on_slurm).splitlines()[0]
+    assert "mock engines on Slurm" in render_status(on_slurm, (), [synthetic_trial(0)])
 
 
 def test_simulated_run_states_the_simulators_own_error() -> None:
@@ -111,7 +111,7 @@ def test_output_of_a_run_in_which_the_rack_was_filling_is_said_to_be_too_low(
     lasting_s: float, ttft_p99_s: float, noted: bool
 ) -> None:
     """A saturated rack works at its capacity however long its latencies are."""
-    trial = measured(0, ttft_p99_s=ttft_p99_s)
+    trial = synthetic_trial(0, ttft_p99_s=ttft_p99_s)
     median_s = trial.latency_s.p50 if trial.latency_s else 0.0
     probe = trial.probes[0].model_copy(update={"queries": int(lasting_s * 15.75), "full": True})
     text = render_outcome(trial.model_copy(update={"probes": (probe,)}), SLO, study())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.fault_cell import Cell
+from support.fault_injections import allow_writing
 from support.required import cannot, cannot_run_slurm
 from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
@@ -58,6 +59,6 @@ def make_cell(disk: Path, fault_rack: SlurmRack) -> Iterator[MakeCell]:
             if driver.poll() is None:
                 driver.kill()
                 driver.wait()
-    subprocess.run(["chattr", "-R", "-f", "-i", str(folder)], check=False)
+    allow_writing(folder)
     fault_rack.restore()
     subprocess.run(["rm", "-rf", str(folder)], check=True)

@@ -15,11 +15,11 @@ from support.confirmations import (
     chosen,
     confirm,
     held_kind,
-    learned,
     predicted_kind,
     wrapped,
 )
 from support.studies import CountingSimulator, FailingBackend, reproducible_fields
+from support.synthetic_posterior import posterior_of
 
 from tune.backends.base import AttemptState
 from tune.cli.trial_export import recorded_trial
@@ -57,7 +57,7 @@ def test_a_kind_that_the_study_did_not_measure_is_confirmed_and_recommended(runs
         if trial.root.name != worst.trial_id:
             rmtree(trial.root)
     other = predicted_kind(runs, 100.0, spec.split.prefill_workers)
-    write_posterior(runs / NAME, learned(kinds=(other, held_kind(runs, worst, 97.0))))
+    write_posterior(runs / NAME, posterior_of(kinds=(other, held_kind(runs, worst, 97.0))))
     outcomes, found = confirm(runs)
     assert len(outcomes) == 4
     found = Confirmation.model_validate_json(found.model_dump_json(by_alias=True))

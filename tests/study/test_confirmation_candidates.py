@@ -7,8 +7,9 @@ from shutil import rmtree
 
 import pytest
 from support.composed import composed
-from support.confirmations import AGAIN, FIXED, NAME, chosen, held_kind, learned, predicted_kind
+from support.confirmations import AGAIN, FIXED, NAME, chosen, held_kind, predicted_kind
 from support.studies import run_composed_study
+from support.synthetic_posterior import posterior_of
 
 from tune.analysis.ranking import rank
 from tune.errors import ConfigurationError, NegativeResult
@@ -50,7 +51,7 @@ def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
         standardised_residual=0.0,
         expected_capacity_qps=10.0 * ahead,
     )
-    write_posterior(runs / NAME, learned(trials=(trial,)))
+    write_posterior(runs / NAME, posterior_of(trials=(trial,)))
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
@@ -104,10 +105,10 @@ def test_variants_count_where_no_other_kind_is_in_reach(runs: Path) -> None:
     assert 0.04 < 1.645 * best.model_error.sd_frac < 0.1
     of_older_record = predicted_kind(runs, 99.0).model_copy(update={"params": None})
     for other in (out_of_reach, of_older_record):
-        write_posterior(runs / NAME, learned(kinds=(held_kind(runs, best, 100.0), other)))
+        write_posterior(runs / NAME, posterior_of(kinds=(held_kind(runs, best, 100.0), other)))
         assert {one.trial_id for one in chosen(runs, "confirm.configurations=9")} == both
     within = predicted_kind(runs, 90.0)
-    write_posterior(runs / NAME, learned(kinds=(held_kind(runs, best, 100.0), within)))
+    write_posterior(runs / NAME, posterior_of(kinds=(held_kind(runs, best, 100.0), within)))
     first, other_kind = chosen(runs, "confirm.configurations=9")
     assert first.trial_id in both
     assert (other_kind.trial_id, other_kind.params) == (within.trial_id, within.params)
@@ -127,7 +128,7 @@ def test_unmeasured_kinds_stand_where_they_are_expected_to_rank(runs: Path) -> N
     workers = next(n for n in (13, 12, 11) if str(n) not in taken)
     for expected, place in ((104.0, 1), (98.0, 1), (95.0, 2)):
         other = predicted_kind(runs, expected, workers)
-        write_posterior(runs / NAME, learned(kinds=(*measured, other)))
+        write_posterior(runs / NAME, posterior_of(kinds=(*measured, other)))
         ids = [one.trial_id for one in chosen(runs, "confirm.configurations=3")]
         assert ids.index(other.trial_id) == place
         assert ids[0] == first.trial_id, "the command is checked with a trial of the study"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.damage import tear
 from support.studies import run_composed_study
 
 from tune.errors import ResumableError
@@ -31,10 +32,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obj
 def answer(outcome: Outcome) -> dict[str, object]:
     """Return an outcome without the times and the costs of its attempts."""
     return outcome.model_dump(exclude={"attempts", "gpu_hours", "wall_s", "provenance", "probes"})
-
-
-def tear(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.slow

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from support.suggestions import suggested
 
 from tune.errors import ConfigurationError
-from tune.spec.bind import Point
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension
 from tune.study.grid_proposer import GridProposer
-from tune.study.proposer import SearchEnd, TrialSuggestion
+from tune.study.proposer import SearchEnd
 from tune.study.search_space import grid_point
 
 GRID: dict[str, Dimension] = {
@@ -16,11 +16,6 @@ GRID: dict[str, Dimension] = {
     "b": OrderedDimension(kind="ordered", path="x.b", values=(64, 128)),
     "q": FloatDimension(kind="float", path="x.q", low=0.5, high=1.1, step=0.3),
 }
-
-
-def suggested(proposer: GridProposer, number: int) -> Point | None:
-    suggestion = proposer.suggest(number)
-    return suggestion.point if isinstance(suggestion, TrialSuggestion) else None
 
 
 def test_grid_is_walked_once_to_its_end() -> None:

@@ -10,7 +10,8 @@ import pytest
 from support.composed import composed
 from support.outcomes import held_at
 from support.studies import run_composed_study
-from support.surrogate_sweeps import NARROW, QUICK, SWEEP, suggested, true_capacity_qps
+from support.suggestions import suggested
+from support.surrogate_sweeps import NARROW, QUICK, SWEEP, true_capacity_qps
 
 from tune.records.folders import StudyFolder
 from tune.records.posterior_summary import read_posterior

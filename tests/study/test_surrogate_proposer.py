@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.composed import composed
 from support.outcomes import held_at, made_up, probe
-from support.surrogate_sweeps import QUICK, SWEEP, suggested, true_capacity_qps
+from support.suggestions import suggested
+from support.surrogate_sweeps import QUICK, SWEEP, true_capacity_qps
 
 from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC

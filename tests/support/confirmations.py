@@ -11,7 +11,7 @@ from tune.config import compose_overrides, trial_overrides
 from tune.records.confirmation import Confirmation, repeats_root
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary, TrialPosterior
+from tune.records.posterior_summary import Interval, KindPosterior
 from tune.spec.bind import bind_point
 from tune.spec.kind import kind_of
 from tune.study.confirm_winners import require_complete, run_repeats, summarise_confirmation
@@ -70,14 +70,6 @@ def confirm(
 def wrapped(kind: type[CountingSimulator] = CountingSimulator) -> CountingSimulator:
     """Return a simulated backend that counts what is submitted."""
     return kind(compose_overrides(FIXED), ignore_submission)
-
-
-def learned(**changes: tuple[TrialPosterior, ...] | tuple[KindPosterior, ...]) -> PosteriorSummary:
-    """Return a posterior without parameters."""
-    nothing = {"parameters": (), "hypotheses": (), "trials": (), "calibration": {}}
-    return PosteriorSummary.model_validate(
-        {"schema": 2, "trials_observed": 1, "expected_improvement_frac": 0.0, **nothing, **changes}
-    )
 
 
 def around(median: float) -> Interval:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from support.fake_clock import faked_clock, set_clock
 from support.fault_cell import Cell
@@ -19,7 +20,15 @@ from support.slurm_runs import attempts, job_ids, kill_on
 from support.waiting import wait_for
 from tune.records.folders import has_ended
 
+
+class InFolder(Protocol):
+    """Be a cell of any kind: what it runs lies in its folder."""
+
+    folder: Path
+
+
 Inject = Callable[[Cell, "subprocess.Popen[str]"], None]
+InjectAnywhere = Callable[[InFolder, "subprocess.Popen[str]"], None]
 Prepare = Callable[[Cell], None]
 
 WORKER, FRONTEND, NATS = "--disaggregation-mode decode", "dynamo.frontend", "nats-server"
@@ -156,20 +165,20 @@ def start_second_driver(cell: Cell, _: subprocess.Popen[str]) -> None:
     assert "another process is running this study" in cell.said[-1]
 
 
-def make_read_only(cell: Cell, _: subprocess.Popen[str]) -> None:
+def make_read_only(cell: InFolder, _: subprocess.Popen[str]) -> None:
     """Let nobody, not even root, make anything in a folder of the runs until the driver has ended."""
     subprocess.run(["chattr", "-R", "-f", "+i", str(cell.folder / "runs")], check=False)
 
 
-def fill_disk(cell: Cell, _: subprocess.Popen[str]) -> None:
-    """Fill the file system that the runs are on, until the driver has ended."""
-    fill(cell.folder)
+def allow_writing(folder: Path) -> None:
+    """Undo `make_read_only`."""
+    subprocess.run(["chattr", "-R", "-f", "-i", str(folder)], check=False)
 
 
-def fill(folder: Path) -> None:
-    """Leave no space on the file system of `folder`, by a file `filler` there."""
+def fill_disk(cell: InFolder, _: subprocess.Popen[str]) -> None:
+    """Fill the file system that the runs are on, by a file `filler`, until the driver has ended."""
     for size in (1 << 16, 1 << 12, 1):
-        with suppress(OSError), (folder / "filler").open("ab", buffering=0) as file:
+        with suppress(OSError), (cell.folder / "filler").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(size))
 
@@ -189,8 +198,8 @@ def fake_clock_of_nodes(cell: Cell) -> None:
     cell.words = (*cell.words, f"cluster.python={python}", *given)
 
 
-def jump(seconds: int) -> Inject:
-    def inject(cell: Cell, _: subprocess.Popen[str]) -> None:
+def jump(seconds: int) -> InjectAnywhere:
+    def inject(cell: InFolder, _: subprocess.Popen[str]) -> None:
         set_clock(cell.folder, seconds)
 
     return inject

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from support import fault_injections as inject
 from support.fault_cell import RUNNING, STAGES, Cell, Stage, stage
-from support.fault_injections import Inject, Prepare
+from support.fault_injections import Inject, Prepare, allow_writing
 from support.slurm_rack import commands_with
 from support.slurm_runs import attempts, job_ids
 from tune.records.attempt_record import AttemptRecord
@@ -217,7 +216,7 @@ FAULTS = (
 def repair(cell: Cell, fault: Fault) -> None:
     """Take away what a fault left in the way."""
     (cell.folder / "filler").unlink(missing_ok=True)
-    subprocess.run(["chattr", "-R", "-f", "-i", str(cell.folder)], check=False)
+    allow_writing(cell.folder)
     (cell.programs / "squeue").unlink(missing_ok=True)
     cell.rack.start_daemons()
     fault.undo(cell)

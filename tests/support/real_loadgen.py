@@ -99,8 +99,8 @@ def run_real_loadgen(folder: Path, script: Script) -> RequestLog:
 def read_trace(path: Path, script: Script) -> RequestLog:
     """Return the requests in order of issue; the trace states microseconds to three digits."""
     text = path.read_text()
-    samples = sorted((int(seq), ns(at), int(latency)) for at, seq, latency in _SAMPLE.findall(text))
-    ttft_ns = {ns(at): int(delay) + int(rest) for at, delay, rest in _FIRST.findall(text)}
+    samples = sorted((int(seq), nanoseconds(at), int(latency)) for at, seq, latency in _SAMPLE.findall(text))
+    ttft_ns = {nanoseconds(at): int(delay) + int(rest) for at, delay, rest in _FIRST.findall(text)}
     assert [seq for seq, _, _ in samples] == list(range(len(samples)))
     scheduled = np.array([at for _, at, _ in samples])
     first = scheduled + np.array([ttft_ns[at] for _, at, _ in samples])
@@ -113,7 +113,7 @@ def read_trace(path: Path, script: Script) -> RequestLog:
     )
 
 
-def ns(microseconds: str) -> int:
+def nanoseconds(microseconds: str) -> int:
     whole, thousandths = microseconds.split(".")
     return int(whole + thousandths)
 

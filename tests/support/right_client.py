@@ -48,7 +48,7 @@ RIGHT: dict[str, Any] = {
 }
 
 
-def changed(**changes: Any) -> dict[str, Any]:
+def right_with(**changes: Any) -> dict[str, Any]:
     """Return the correct settings with changes: a keyword is a dotted path, `__` for the dot."""
     tree: dict[str, Any] = json.loads(json.dumps(RIGHT))
     for path, value in changes.items():
@@ -61,13 +61,13 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def make_settings(**changes: Any) -> ClientSettings:
-    return ClientSettings.model_validate_json(json.dumps(changed(**changes)))
+    return ClientSettings.model_validate_json(json.dumps(right_with(**changes)))
 
 
 def client_command(folder: Path, **changes: Any) -> list[str]:
     """Write the settings, and return the command line of a run that leaves its record in `folder`/out."""
     path = folder / "client.json"
-    tree = changed(**changes)
+    tree = right_with(**changes)
     endpoints = [word for url in tree.pop("endpoint_urls") for word in ("--endpoint", url)]
     path.write_text(json.dumps(tree))
     command = [sys.executable, "-m", "tune.client", str(path), *endpoints]

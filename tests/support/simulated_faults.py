@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from support.fake_clock import faked_clock, set_clock
-from support.fault_injections import fill
+from support.fake_clock import faked_clock
+from support.fault_injections import allow_writing, fill_disk, jump, make_read_only
 from support.slurm_rack import command_line, commands_with
 from support.waiting import wait_for
 
@@ -100,21 +100,6 @@ def _kill_worker(cell: SimulatedCell, driver: subprocess.Popen[str]) -> None:
     os.kill(simulators()[0], signal.SIGKILL)
 
 
-def _fill_disk(cell: SimulatedCell, driver: subprocess.Popen[str]) -> None:
-    fill(cell.folder)
-
-
-def _make_read_only(cell: SimulatedCell, driver: subprocess.Popen[str]) -> None:
-    subprocess.run(["chattr", "-R", "-f", "+i", str(cell.folder / "runs")], check=False)
-
-
-def _jump(seconds: int) -> SimulatedInject:
-    def inject(cell: SimulatedCell, driver: subprocess.Popen[str]) -> None:
-        set_clock(cell.folder, seconds)
-
-    return inject
-
-
 def _start_second_driver(cell: SimulatedCell, driver: subprocess.Popen[str]) -> None:
     driver.send_signal(signal.SIGSTOP)  # else the study may end before the second one asks
     second = cell.command()
@@ -127,10 +112,10 @@ def _start_second_driver(cell: SimulatedCell, driver: subprocess.Popen[str]) -> 
 SIMULATED_FAULTS = (
     SimulatedFault("driver killed", _kill_driver, None),
     SimulatedFault("simulator killed", _kill_worker, 0),
-    SimulatedFault("disk full", _fill_disk, 3),
-    SimulatedFault("folder read-only", _make_read_only, 2),
-    SimulatedFault("driver's clock ahead", _jump(7200), 0, fakes_clock=True),
-    SimulatedFault("driver's clock back", _jump(-7200), 0, fakes_clock=True),
+    SimulatedFault("disk full", fill_disk, 3),
+    SimulatedFault("folder read-only", make_read_only, 2),
+    SimulatedFault("driver's clock ahead", jump(7200), 0, fakes_clock=True),
+    SimulatedFault("driver's clock back", jump(-7200), 0, fakes_clock=True),
     SimulatedFault("second driver", _start_second_driver, 0),
 )
 
@@ -146,8 +131,8 @@ def run_simulated_cell(cell: SimulatedCell, fault: SimulatedFault, moment: Momen
     code = cell.end(driver)
     assert code == (-signal.SIGKILL if fault.exit_code is None else fault.exit_code), cell.said
     (cell.folder / "filler").unlink(missing_ok=True)
-    subprocess.run(["chattr", "-R", "-f", "-i", str(cell.folder)], check=False)
-    finish(cell, unbroken)
+    allow_writing(cell.folder)
+    resume_to_the_end(cell, unbroken)
 
 
 def kill_at_random(cell: SimulatedCell, number: int, takes_s: float, unbroken: bytes) -> None:
@@ -156,10 +141,10 @@ def kill_at_random(cell: SimulatedCell, number: int, takes_s: float, unbroken: b
     time.sleep(takes_s * (number + random.Random(number).random()) / KILLS)
     driver.kill()
     cell.end(driver)
-    finish(cell, unbroken)
+    resume_to_the_end(cell, unbroken)
 
 
-def finish(cell: SimulatedCell, unbroken: bytes) -> None:
+def resume_to_the_end(cell: SimulatedCell, unbroken: bytes) -> None:
     """Run the command to its end; check that nothing on record changed and nothing is missing or left."""
     before = cell.outcomes()
     assert cell.end(cell.command()) == 0, cell.said

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from tune.spec.bind import Point
 from tune.spec.space import IntDimension, Sweep
-from tune.study.proposer import TrialSuggestion
-from tune.study.surrogate_proposer import SurrogateProposer
 
 QUICK = (
     "load.mode=capacity",
@@ -30,12 +27,6 @@ NARROW = (
     "~sweep.space.decode_cuda_graphs",
     *QUICK,
 )
-
-
-def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
-    """Return the point that the proposer suggests for trial `number`; None where the search ends."""
-    suggestion = proposer.suggest(number)
-    return suggestion.point if isinstance(suggestion, TrialSuggestion) else None
 
 
 def true_capacity_qps(workers: int) -> float:

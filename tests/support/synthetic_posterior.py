@@ -11,6 +11,7 @@ from tune.records.outcome import CapacityQps, Outcome
 from tune.records.posterior_summary import (
     HypothesisPosterior,
     Interval,
+    KindPosterior,
     ParameterPosterior,
     PosteriorSummary,
     TrialPosterior,
@@ -75,8 +76,10 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
     return outcomes, proposals, posterior_of(tuple(trials))
 
 
-def posterior_of(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
-    """Return a posterior with PARAMETERS, two hypotheses and `trials`."""
+def posterior_of(
+    trials: tuple[TrialPosterior, ...] = (), kinds: tuple[KindPosterior, ...] = ()
+) -> PosteriorSummary:
+    """Return a posterior with PARAMETERS, two hypotheses, `trials` and `kinds`."""
     return PosteriorSummary(
         schema=2,
         trials_observed=len(trials),
@@ -89,6 +92,7 @@ def posterior_of(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
             HypothesisPosterior(name="router=random", prior_frac=0.25, posterior_frac=0.57),
         ),
         trials=trials,
+        kinds=kinds,
         expected_improvement_frac=0.0123,
         calibration={"prefill_scale": 0.743},
     )

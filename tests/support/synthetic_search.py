@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.synthetic_study import measured, spread
+from support.synthetic_study import spread, synthetic_trial
 from tune.records.outcome import CapacityQps, Outcome, Probe
 
 
@@ -40,13 +40,13 @@ def searched_trial(
         "spread": best.spread,
         **changes,
     }
-    return measured(
+    return synthetic_trial(
         number, qps=best.target_qps, ttft_p99_s=best.ttft_s.p99, tpot_p99_s=best.tpot_s.p99, **fields
     )
 
 
 def probe_at(qps: float, ttft_p99_s: float, tpot_p99_s: float = 0.059, **changes: Any) -> Probe:
     """Return one probe of a search; its verdict follows from its percentiles and the limits."""
-    (probe,) = measured(0, qps=qps, ttft_p99_s=ttft_p99_s, tpot_p99_s=tpot_p99_s).probes
+    (probe,) = synthetic_trial(0, qps=qps, ttft_p99_s=ttft_p99_s, tpot_p99_s=tpot_p99_s).probes
     queries = 16626 if changes.get("full", True) else 1200
     return probe.model_copy(update={"spread": None, "queries": queries, **changes})

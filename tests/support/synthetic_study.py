@@ -79,7 +79,7 @@ def study(**changes: Any) -> StudyRecord:
     )
 
 
-def measured(
+def synthetic_trial(
     number: int,
     *,
     prefill: int = 14,
@@ -214,7 +214,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
 def mixed(count: int, seed: int = 1) -> list[Outcome]:
     """Return the baseline and `count` - 1 trials with random splits and rates, of every status."""
     draw = random.Random(seed)
-    outcomes = [measured(0)]
+    outcomes = [synthetic_trial(0)]
     for number in range(1, count):
         prefill, qps, kind = draw.randint(10, 17), round(draw.uniform(8.0, 22.0), 3), draw.random()
         if kind < 0.05:
@@ -236,7 +236,7 @@ def _measured_at(number: int, prefill: int, qps: float, draw: random.Random) -> 
     ttft = 1.1 + 1.3 * prefill_load**4 + 60 * max(0.0, prefill_load - 0.9) ** 1.2
     tpot = 0.012 + 0.00038 * in_flight
     done_qps = min(qps, 1.33 * prefill, 6.0 * (18 - prefill))
-    return measured(
+    return synthetic_trial(
         number,
         prefill=prefill,
         qps=qps,
