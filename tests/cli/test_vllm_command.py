@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from support.local_trials import Start, alive, printed
-from support.vllm_trials import TWO_GPUS
+from support.vllm_trials import TWO_GPUS, install_vllm
 
 from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
-FAKE = Path(__file__).parents[1] / "support" / "fake_vllm.py"
-PYTHON = """#!/bin/sh
-if [ "$2" = dynamo.vllm ]; then shift 2; exec {real} {fake} "$@"; fi
-exec {real} "$@"
-"""
 SHORT = (
     *("load.target_qps=10", "load.min_duration_s=4", "load.min_queries=40"),
     *("load.concatenate_permutation=false", "cluster.deadlines.stop_s=5"),
 )
-
-
-def install(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 @pytest.fixture
@@ -34,11 +22,9 @@ def on_two_gpus(
     dynamo: tuple[str, ...], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, ...]:
     """Return overrides that lead to the stand-in, on a machine whose driver shows two GPUs."""
-    real = root / ".venv-dynamo" / "bin" / "python3"
-    install(tmp_path / "engine" / "bin" / "python3", PYTHON.format(real=real, fake=FAKE))
-    install(tmp_path / "driver" / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: H200'\necho 'GPU 1: H200'\n")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'driver'}:{os.environ['PATH']}")
-    return (*TWO_GPUS, *SHORT, *dynamo, f"cluster.dynamo_venv={tmp_path / 'engine'}")
+    engine, driver = install_vllm(tmp_path, root / ".venv-dynamo")
+    monkeypatch.setenv("PATH", str(driver), prepend=":")
+    return (*TWO_GPUS, *SHORT, *dynamo, engine)
 
 
 @pytest.mark.slow

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,12 +24,14 @@ from support.composed import composed
 from support.recorded_studies import figures_of
 
 from tune.analysis.judge import TrialFacts, judge
-from tune.analysis.measure import measure
+from tune.analysis.measure import measure_attempt
 from tune.config import trial_overrides
+from tune.records.accuracy import read_accuracy
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import PROBE_FOLDER, write_attempt
 from tune.records.outcome import Attempt
 from tune.records.proposals import Proposal
+from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
 from tune.study.loop import open_study
 
@@ -65,27 +69,37 @@ BEGAN, ENDED = "2026-11-23T10:00:00+00:00", "2026-11-23T10:01:30+00:00"
 
 def write_live_study(runs: Path) -> None:
     """Write a study of one trial around the live attempt in tests/data/live."""
-    settings = composed(*LIVE_TRIAL)
+    write_study_of_one(runs, "live", LIVE_TRIAL, lambda attempt, _: copytree(LIVE, attempt / PROBE_FOLDER))
+
+
+def write_study_of_one(
+    runs: Path, name: str, words: tuple[str, ...], fill: Callable[[Path, TrialSpec], object]
+) -> None:
+    """Write the study `name` of the one trial of `words`, whose attempt `fill` fills with measurements."""
+    settings = composed(*words)
     spec = settings.trial_spec
-    with open_study(runs / "live", study_record(settings, "live", LIVE_TRIAL)) as folder:
+    with open_study(runs / name, study_record(settings, name, words)) as folder:
         folder.append_proposal(Proposal(number=0, params={}, source="baseline", trial_id=spec.trial_id))
         trial = folder.trial(spec.trial_id)
         trial.write_spec(spec)
         attempt = trial.new_attempt()
-        shutil.copytree(LIVE, attempt / PROBE_FOLDER)
+        fill(attempt, spec)
         write_attempt(attempt, AttemptRecord(started_at=BEGAN, ended_at=ENDED, occupied_s=90.0))
-        probe = measure(attempt / PROBE_FOLDER, spec, f"raw/{attempt.name}/{PROBE_FOLDER}")
         gpu_hours = spec.hardware.gpus * 90.0 / 3600
         record = Attempt(started_at=BEGAN, ended_at=ENDED, gpu_hours=gpu_hours, class_="measured")
         provenance = {"params": {}, "overrides": list(trial_overrides(spec, settings))}
-        trial.write_outcome(judge(spec, [probe], TrialFacts(0, "baseline", (record,), provenance)))
+        facts = TrialFacts(0, "baseline", (record,), provenance)
+        trial.write_outcome(
+            judge(spec, measure_attempt(attempt, spec), facts, accuracy=read_accuracy(attempt))
+        )
 
 
 def prune(runs: Path) -> None:
     """Delete what is large and no record: plans, LoadGen's details, requests of all but one trial a study."""
     for study in runs.iterdir():
         for number, trial in enumerate(sorted(path.parent for path in study.glob("*/spec.json"))):
-            shutil.rmtree(trial / "plan", ignore_errors=True)
+            for folder in (trial / "plan", *trial.glob("raw/*/logs")):
+                shutil.rmtree(folder, ignore_errors=True)
             large = ["mlperf_log_detail.txt", *(["requests.npz"] if number else [])]
             for path in (path for name in large for path in trial.glob(f"raw/*/*/{name}")):
                 path.unlink()
@@ -103,6 +117,14 @@ def pack(runs: Path, path: Path) -> None:
             tar.add(study, arcname=study.name, filter=anonymous)
 
 
+def keep(runs: Path, version: str) -> None:
+    """Write the two files of a version beside this one."""
+    prune(runs)
+    pack(runs, HERE / f"{version}.tar.xz")
+    text = json.dumps(figures_of(runs), indent=1, sort_keys=True) + "\n"
+    (HERE / f"{version}.json").write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Run the studies in a temporary folder, pack them and write their figures."""
     (version,) = sys.argv[1:]
@@ -111,10 +133,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "tune", *words], cwd=folder, check=True)
         runs = Path(folder, "runs")
         write_live_study(runs)
-        prune(runs)
-        pack(runs, HERE / f"{version}.tar.xz")
-        text = json.dumps(figures_of(runs), indent=1, sort_keys=True) + "\n"
-        (HERE / f"{version}.json").write_text(text, encoding="utf-8")
+        keep(runs, version)
 
 
 if __name__ == "__main__":

@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 from support.accuracy_dataset import write_accuracy_files
-from support.right_client import run_command
-from support.streaming_server import MODEL, StreamingServer
+from support.accuracy_trials import accuracy_words, measure_accuracy
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure_attempt
 from tune.cli.export_command import export
 from tune.config import compose_overrides
-from tune.deploy.plan import client_json
 from tune.errors import ConfigurationError
-from tune.records.accuracy import ACCURACY_FOLDER, read_accuracy
+from tune.records.accuracy import read_accuracy
 from tune.records.confirmation import write_confirmation
 from tune.records.folders import StudyFolder, TrialFolder
 from tune.spec.mlperf_rules import ROUNDS
@@ -40,25 +37,12 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> TrialFolder:
     """Return a trial of which the real LoadGen measured performance and accuracy, over 24 samples."""
     root = tmp_path_factory.mktemp("trial")
     files = write_accuracy_files(root)
-    changes = (
-        *(f"load.dataset.path={files.dataset}", "load.dataset.samples=24", "load.accuracy=true"),
-        *("load.target_qps=300.0", "load.min_duration_s=0.1", "load.min_queries=24"),
-    )
+    changes = accuracy_words(files)
     spec = compose_overrides(changes).settings.trial_spec
     folder = TrialFolder(root / spec.trial_id)
     folder.write_spec(spec)
     attempt = folder.new_attempt()
-    attempt.mkdir(parents=True)
-    with StreamingServer(
-        answer_of=lambda seen: files.references[seen.body["prompt"][0]], tokens_per_event=130
-    ) as server:
-        for tokenizer, name in ((None, "probe-1"), (str(files.tokenizer), ACCURACY_FOLDER)):
-            settings = json.loads(client_json(spec, tokenizer)) | {"served_model_name": MODEL}
-            path = root / f"{name}.json"
-            path.write_text(json.dumps(settings))
-            command = [sys.executable, "-m", "tune.client", str(path), "--endpoint", server.url]
-            done = run_command([*command, "--out", str(attempt / name)])
-            assert done.returncode == 0, done.stderr
+    measure_accuracy(attempt, spec, files)
     provenance = {"overrides": list(changes), "versions": {"tune": "0.2.0"}}
     facts = TrialFacts(3, "confirm", provenance=provenance)
     outcome = judge(spec, measure_attempt(attempt, spec), facts, accuracy=read_accuracy(attempt))
