@@ -31,6 +31,16 @@ LATENCY = """    LatencyMetric(
         min_tokens=2,
     ),
 """
+RATE = """    RunRate(
+        name="answers_per_gpu_qps",
+        label="answers",
+        title="answers/s per GPU",
+        unit="queries/s/GPU",
+        formula="completed_qps / all allocated GPUs",
+        source="here",
+        of_run=lambda run: run.completed_qps and run.completed_qps / run.gpus,
+    ),
+"""
 
 _IMPORT_WITH_ROW = """
 import importlib.util, sys
@@ -169,7 +179,22 @@ def test_one_more_latency_needs_no_other_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("table", "row"), [("STATISTICS", STATISTIC), ("LATENCIES", LATENCY)])
+def test_one_more_figure_of_throughput_needs_no_other_line(tmp_path: Path) -> None:
+    tune = Command(tmp_path, "RATES", RATE)
+    text = tune(*SHORT)
+    assert "| `answers_per_gpu_qps` | answers/s per GPU | queries/s/GPU | higher | completed_qps /" in text
+    (outcome,) = tune.outcomes()
+    assert outcome["answers_per_gpu_qps"] == outcome["completed_qps"] / outcome["gpus"]
+    assert outcome["probes"][0]["answers_per_gpu_qps"] == outcome["answers_per_gpu_qps"]
+    tune("action=report", "study.name=single-sim")
+    _, (line,) = rows_of(tune.reports / "single-sim")
+    assert float(line["answers_per_gpu_qps"]) == outcome["answers_per_gpu_qps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "row"), [("STATISTICS", STATISTIC), ("LATENCIES", LATENCY), ("RATES", RATE)]
+)
 def test_study_from_before_the_row_is_read(tmp_path: Path, table: str, row: str) -> None:
     tune = Command(tmp_path, table, row)
     with tarfile.open(ROOT / "tests" / "compat" / "0.2.0.tar.xz") as records:
@@ -177,5 +202,5 @@ def test_study_from_before_the_row_is_read(tmp_path: Path, table: str, row: str)
     tune("action=report", "study.name=fixed")
     rows, lines = rows_of(tune.reports / "fixed")
     assert len(rows) == len(lines) > 1
-    name = "ttft_p98_s" if table == "STATISTICS" else "generation_p99_s"
-    assert {line[name] for line in lines} == {""}
+    added = {"STATISTICS": "ttft_p98_s", "LATENCIES": "generation_p99_s", "RATES": "answers_per_gpu_qps"}
+    assert {line[added[table]] for line in lines} == {""}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from tune.records.folders import trial_of
 from tune.records.outcome import Constraints, Percentiles, Probe
 from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import Load, Slo
-from tune.spec.metrics import LATENCY, TTFT, LatencyMetric
+from tune.spec.metrics import LATENCY, RATES, TTFT, LatencyMetric, RunTotals
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -70,7 +71,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str, pool_qps: Mapping[Role, flo
     completed_qps = completion_qps(log, run.times, good)
     verdict = _verdict(run, completed_qps)
     measured = {metric: percentiles_s(values_ns) for metric, values_ns in run.times.items()}
-    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    figures: dict[str, Any] = {rate.name: rate.of_run(run.totals(completed_qps)) for rate in RATES}
+    figures |= {metric.field: statistics for metric, statistics in measured.items()}
     constraints = _constraints(spec.slo, measured)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec)
     summary = ProbeSummary(run.target_qps, verdict.saturated_qps, constraints, use, _prefill_frac(measured))
@@ -81,11 +83,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str, pool_qps: Mapping[Role, flo
         queries=len(log),
         valid=verdict.valid,
         feasible=verdict.valid and held,
-        output_tps_per_gpu=None if output_tps is None else output_tps / spec.hardware.gpus,
-        output_tps=output_tps,
-        loadgen_tps=loadgen.tps if loadgen and run.is_full else None,
-        completed_qps=completed_qps,
-        **{metric.field: statistics for metric, statistics in measured.items()},
+        **figures,
         constraints=constraints,
         breakdown=use,
         loadgen_result=loadgen.result if loadgen else None,
@@ -120,6 +118,15 @@ class _Run:
     def target_qps(self) -> float | None:
         """Return the offered rate, in queries/s; None in a closed loop."""
         return (self.requested or self.loadgen or self.spec.load).target_qps or self.spec.load.target_qps
+
+    def totals(self, completed_qps: float | None) -> RunTotals:
+        """Return what the throughput of the run is computed from."""
+        return RunTotals(
+            completed_qps=completed_qps,
+            answer_tokens=float(self.log.output_tokens[self.good].mean()) if completed_qps else 0.0,
+            gpus=self.spec.hardware.gpus,
+            loadgen_tps=self.loadgen.tps if self.loadgen and self.is_full else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ from tune.analysis.slo import figure_s
 from tune.core.files import write_text
 from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.posterior_summary import PosteriorSummary
-from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, SHOWN_LIMITS, LatencyLimit
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, RATES, SHOWN_LIMITS, LatencyLimit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PLAIN = (
+_NAMED = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
     "output_tps", "loadgen_tps", "gpus", "target_qps", "completed_qps", "gpu_hours", "wall_s",
 )  # fmt: skip
+_PLAIN = (*_NAMED, *(rate.name for rate in RATES if rate.name not in _NAMED))
 _TEXTS = ("trial_id", "source", "status", "reason", "bottleneck")
 _FLAGS = ("valid", "feasible", "stopped_early")
 _COUNTS = ("number", "gpus", "probes", "attempts")

@@ -11,6 +11,7 @@ from tune.spec.metrics import (
     RATES,
     SCHEDULED_TPS,
     STATISTICS,
+    USER_TPS,
     LatencyLimit,
     LatencyMetric,
     RateMetric,
@@ -35,10 +36,10 @@ def render_metrics() -> str:
         *_table("Latencies", _METRIC_HEAD, map(_latency_cells, LATENCIES)),
         "A latency is one value per answered request. `outcome.json` holds its statistics.",
         "",
-        *_table("Throughput", _METRIC_HEAD, map(_rate_cells, (*RATES, SCHEDULED_TPS))),
+        *_table("Throughput", _METRIC_HEAD, map(_rate_cells, (*RATES, SCHEDULED_TPS, USER_TPS))),
         f"`{RATES[0].name}` ranks the trials. `{SCHEDULED_TPS.name}` is in LoadGen's logs only; "
         "action=calibrate",
-        "compares it.",
+        f"compares it. `{USER_TPS.name}` is shown in figures and in ranking.csv only.",
         "",
         *_table(
             "Statistics",

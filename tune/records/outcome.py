@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -15,7 +16,15 @@ from tune.records.run_check import RunCheck
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.failure import FailureCause, FailureEvidence
 from tune.spec.load import load_text, require_rate
-from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, STATISTICS, LatencyLimit, LatencyMetric
+from tune.spec.metrics import (
+    FURTHER_LIMITS,
+    LATENCIES,
+    LIMITS,
+    RATES,
+    STATISTICS,
+    LatencyLimit,
+    LatencyMetric,
+)
 
 
 class LoadGenPercentiles(SparseModel):
@@ -50,6 +59,13 @@ else:
 
 LATENCY_FIELDS = {latency.field: Annotated[Percentiles | None, Field(default=None)] for latency in LATENCIES}
 """Annotations of the fields that hold the latencies of a run, None where one was not measured."""
+
+
+def _rates_beside(annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """Return annotations of figures of throughput that a record does not name; absent where not measured."""
+    names = (rate.name for rate in RATES if rate.name not in annotations)
+    absent = Field(default=None, exclude_if=lambda figure: figure is None)
+    return dict.fromkeys(names, Annotated[float | None, absent])
 
 
 class LatencyRecord(FrozenModel):
@@ -252,7 +268,7 @@ class Probe(RunRecord):
     output_tps: float | None
     loadgen_tps: float | None
     completed_qps: float | None
-    __annotations__ |= LATENCY_FIELDS
+    __annotations__ |= _rates_beside(__annotations__) | LATENCY_FIELDS
     constraints: Constraints
     breakdown: Breakdown | None
     loadgen_result: Literal["VALID", "INVALID"] | None
@@ -309,7 +325,7 @@ class Outcome(RunRecord):
     concurrency: int | None = Field(default=None, exclude_if=lambda users: users is None)
     completed_qps: float | None
     capacity_qps: CapacityQps
-    __annotations__ |= LATENCY_FIELDS
+    __annotations__ |= _rates_beside(__annotations__) | LATENCY_FIELDS
     constraints: Constraints
     probes: tuple[Probe, ...]
     breakdown: Breakdown | None

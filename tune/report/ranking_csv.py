@@ -21,7 +21,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.kind_label import kind_label
 from tune.report.trial_status import TRIAL_STATUS_WORDS, trial_status
-from tune.spec.metrics import LATENCIES, RATES, SHOWN_LIMITS, TPOT, LatencyLimit
+from tune.spec.metrics import LATENCIES, RATES, SHOWN_LIMITS, TPOT, USER_TPS, LatencyLimit, user_tps
 
 PARAMETER_PREFIX = "param."
 
@@ -169,12 +169,6 @@ def _part_of_kind(place: int) -> Callable[[RankedTrial], Any]:
     return value
 
 
-def _user_speed(trial: RankedTrial) -> Any:
-    """Return 1 / median TPOT."""
-    median_s = _statistic(TPOT.field, "p50")(trial)
-    return 1 / median_s if isinstance(median_s, float) and median_s > 0 else None
-
-
 def _probability(end: str) -> Callable[[RankedTrial], Any]:
     """Return a function that returns the estimate or an end of the probability that the SLO holds."""
 
@@ -224,7 +218,12 @@ _FIRST = (
     CsvColumn("target_qps", "queries/s", "rate of the run that is judged", _field("target_qps")),
 )
 _THROUGHPUT = (
-    CsvColumn("tokens_per_s_per_user", "tokens/s", f"1 / median {TPOT.label}", _user_speed),
+    CsvColumn(
+        USER_TPS.name,
+        USER_TPS.unit,
+        f"{USER_TPS.title}: {USER_TPS.formula}",
+        lambda trial: user_tps(_statistic(TPOT.field, "p50")(trial)),
+    ),
     CsvColumn("gpus", "GPUs", "allocated GPUs, idle ones included", _field("gpus")),
     CsvColumn("gpu_hours", "GPU-hours", "cost of all attempts", _field("gpu_hours")),
     CsvColumn("attempts", "", "number of attempts", lambda t: len(t.outcome.attempts)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from tune.spec.metrics import OUTPUT_TPS_PER_GPU, TPOT, TTFT, LatencyLimit
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU, TPOT, TTFT, USER_TPS, LatencyLimit
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ _FIRST = (
         "Output tokens per query x rate of completions between warm-up and last arrival / all allocated "
         "GPUs, idle ones included.",
     ),
-    Term("tokens/s/user", f"1 / median {TPOT.label}: how fast one user's answer grows, in output tokens/s."),
+    Term(USER_TPS.unit, f"{USER_TPS.formula}: how fast one user's answer grows, in output tokens/s."),
 )
 _REST = (
     Term(

@@ -4,8 +4,8 @@ Settings, verdicts, capacity search, ranking, report, exports and docs/reference
 fields, columns, labels, units and scales from the tables below.
 
 Another latency is one more row in LATENCIES with its formula per request, another statistic one more row in
-STATISTICS; neither touches another file. Records made before have no value of it. A figure of throughput is
-a row of RATES, a field of Probe and Outcome in tune.records.outcome, and a line of tune.analysis.measure.
+STATISTICS, another figure of throughput one more row in RATES with its formula per run; none touches another
+file. Records made before have no value of it.
 LoadGen's names and texts in its logs, and sentences, name metrics themselves.
 """
 
@@ -95,9 +95,9 @@ class LatencyMetric:
         return f"{seconds * self.shown_scale:g} {self.shown_unit}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateMetric:
-    """Describe one figure of throughput; `name` is its field in the records."""
+    """Describe one figure of throughput, `formula` in words."""
 
     name: str
     label: str
@@ -106,6 +106,38 @@ class RateMetric:
     formula: str
     source: str
     direction: Literal["higher"] = "higher"
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """Hold what the throughput of a run is computed from.
+
+    `completed_qps` are answers completed per second between warm-up and the last arrival, None where none
+    was; `answer_tokens` are the mean output tokens of an answer, `gpus` all allocated GPUs, and `loadgen_tps`
+    LoadGen's own count of a run of full length.
+    """
+
+    completed_qps: float | None
+    answer_tokens: float
+    gpus: int
+    loadgen_tps: float | None
+
+    @property
+    def output_tps(self) -> float | None:
+        """Return what the rack did, not what it was offered, in output tokens/s."""
+        return self.answer_tokens * self.completed_qps if self.completed_qps else None
+
+    @property
+    def output_tps_per_gpu(self) -> float | None:
+        """Return the output tokens/s of the rack over its GPUs."""
+        return None if self.output_tps is None else self.output_tps / self.gpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRate(RateMetric):
+    """Describe one figure of throughput in the records, its field `name`; `of_run` computes `formula`."""
+
+    of_run: Callable[[RunTotals], float | None]
 
 
 @dataclass(frozen=True)
@@ -150,41 +182,45 @@ class LatencyLimit:
         return self.latency.show(seconds)
 
 
-OUTPUT_TPS_PER_GPU = RateMetric(
+OUTPUT_TPS_PER_GPU = RunRate(
     name="output_tps_per_gpu",
     label="output",
     title="output tokens/s per GPU",
     unit="tokens/s/GPU",
     formula="output_tps / all allocated GPUs, idle ones included",
     source="tune/analysis/measure.py",
+    of_run=lambda run: run.output_tps_per_gpu,
 )
 """The figure that ranks trials."""
 
 RATES = (
     OUTPUT_TPS_PER_GPU,
-    RateMetric(
+    RunRate(
         name="output_tps",
         label="output",
         title="output tokens/s",
         unit="tokens/s",
         formula="mean output tokens of an answer x completed_qps",
         source="tune/analysis/measure.py",
+        of_run=lambda run: run.output_tps,
     ),
-    RateMetric(
+    RunRate(
         name="loadgen_tps",
         label="LoadGen's",
         title="output tokens/s by LoadGen's own count",
         unit="tokens/s",
         formula="output tokens / time until the query that was issued last is done",
         source="MLPerf Inference, loadgen/results.cc",
+        of_run=lambda run: run.loadgen_tps,
     ),
-    RateMetric(
+    RunRate(
         name="completed_qps",
         label="completed",
         title="answers completed per second",
         unit="queries/s",
         formula="answers completed per second between warm-up and the last arrival",
         source="tune/analysis/measure.py",
+        of_run=lambda run: run.completed_qps,
     ),
 )
 """Figures of throughput in outcome.json, the one that ranks first."""
@@ -237,6 +273,22 @@ LATENCIES = (
 )
 
 TTFT, TPOT, LATENCY = LATENCIES[:3]
+
+USER_TPS = RateMetric(
+    name="tokens_per_s_per_user",
+    label="per user",
+    title="output tokens/s per user",
+    unit="tokens/s/user",
+    formula=f"1 / median {TPOT.label}",
+    source="tune/spec/metrics.py",
+)
+"""How fast one user's answer grows. Figures and ranking.csv show it; outcome.json holds its TPOT."""
+
+
+def user_tps(median_tpot_s: float | None) -> float | None:
+    """Return USER_TPS; None where no answer had a second token."""
+    return 1 / median_tpot_s if median_tpot_s else None
+
 
 _QUANTILE = "entry at floor(n x share) of the ascending values (LoadGen, loadgen/results.cc)"
 STATISTICS = (

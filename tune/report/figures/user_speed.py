@@ -15,27 +15,27 @@ from tune.report.figures.style import (
     make_figure,
     verdict_points,
 )
-from tune.spec.metrics import TPOT
+from tune.spec.metrics import TPOT, USER_TPS, user_tps
 
 NAME = "user_speed"
 TITLE = "What does a user's speed cost in throughput?"
 
-SPEED = "tokens_per_s_per_user"
+SPEED = USER_TPS.name
 
 
 def user_speed(valid: pd.DataFrame) -> Figure:
-    """Draw throughput against 1 / median TPOT; `valid` holds valid measurements."""
-    median_s = valid[f"{TPOT.name}_p50_s"]
-    rows = valid.assign(**{SPEED: 1 / median_s.where(median_s > 0)}).dropna(subset=[TPS, SPEED])
+    """Draw throughput against USER_TPS; `valid` holds valid measurements."""
+    speeds = valid[f"{TPOT.name}_p50_s"].map(user_tps).astype(float)
+    rows = valid.assign(**{SPEED: speeds}).dropna(subset=[TPS, SPEED])
     if rows.empty:
         return empty_figure(NAME, TITLE, f"Left out: no valid measurement has a {TPOT.label}.")
     figure = go.Figure()
-    verdict_points(figure, rows, SPEED, TPS, f"{HOVER_TPS}<br>%{{x:.3g}} tokens/s/user")
+    verdict_points(figure, rows, SPEED, TPS, f"{HOVER_TPS}<br>%{{x:.3g}} {USER_TPS.unit}")
     add_pareto_line(figure, rows[rows["feasible"]], SPEED, TPS, rising=True)
-    figure.update_xaxes(title=f"output tokens/s per user (1 / median {TPOT.label})")
+    figure.update_xaxes(title=f"{USER_TPS.title} ({USER_TPS.formula})")
     figure.update_yaxes(title=TPS_TITLE)
     caption = (
-        f"Each mark is one trial, n = {len(rows):,}. tokens/s/user is 1 / median {TPOT.label}. Up and right "
+        f"Each mark is one trial, n = {len(rows):,}. {USER_TPS.unit} is {USER_TPS.formula}. Up and right "
         "is better; the line joins the feasible trials that no other feasible one beats in both."
     )
     return make_figure(NAME, TITLE, caption, figure)
