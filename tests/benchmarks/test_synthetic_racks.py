@@ -165,6 +165,11 @@ def test_a_set_is_written_as_it_was_read(stored: Any, tmp_path: Path) -> None:
     assert stored.read_set("held_out", tmp_path) == held_out
 
 
+def test_every_data_file_has_its_checksum(stored: Any) -> None:
+    files = [path for path in stored.DATA.iterdir() if path.name not in {"README.md", "SHA256SUMS"}]
+    assert stored.read_checksums() == {path.name: stored.checksum(path) for path in files}
+
+
 def test_a_damaged_set_is_refused(stored: Any, tmp_path: Path) -> None:
     for name in ("prior.npz", "SHA256SUMS"):
         shutil.copy(stored.DATA / name, tmp_path)
