@@ -302,7 +302,7 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "words", "output"),
     [
-        ("simulate.py", [], "16 ranks a worker"),
+        ("simulate.py", ["--counts", "1000"], "16 ranks a worker"),
         ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
         ("two_published_runs.py", ["--shuffles", "2"], "2 of 2 shuffles"),

@@ -17,8 +17,13 @@ STUDY = (
     *(sys.executable, "-m", "tune", "+sweep=pd_split", "study.name=cut"),
     *("load.dataset.samples=2000", "load.min_duration_s=60.0", "load.min_queries=2000"),
 )
+FEWER_POOLS = (
+    "sweep.space.prefill_workers.low=10",
+    "sweep.space.prefill_max_num_tokens.values=[4096,8192,16384]",
+)
+"""Leave 24 of the 85 prefill pools that the preparation simulates: seconds, in which to press Ctrl-C."""
 KINDS = {
-    "capacity": ("load.mode=capacity",),
+    "capacity": ("load.mode=capacity", *FEWER_POOLS),
     "rates": ("load.concatenate_permutation=false", "study.parallel=2"),
 }
 GAP_S = 3.0

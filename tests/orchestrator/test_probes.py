@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ QPS = 60.0
 Searching = Callable[..., Trial]
 
 
-@pytest.fixture
-def searching(tmp_path: Path) -> Iterator[Searching]:
+@contextmanager
+def made_trials(folder: Path) -> Iterator[Searching]:
     """Yield a maker of trials that search the capacity of fake workers; kill what a failed test leaves."""
     with ExitStack() as stack:
 
@@ -60,7 +60,7 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
                 load, limits = spec.load.model_copy(update=search), spec.slo.model_copy(update=slo or {})
                 return spec.model_copy(update={"load": load, "slo": limits})
 
-            trial = Trial(tmp_path, alter=alter, **{"real_client": True} | changes)
+            trial = Trial(folder, alter=alter, **{"real_client": True} | changes)
             stack.callback(trial.kill_all)
             calibration = composed().cluster.calibration
             assert calibration is not None
@@ -68,6 +68,20 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
             return trial
 
         yield make
+
+
+@pytest.fixture
+def searching(tmp_path: Path) -> Iterator[Searching]:
+    with made_trials(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trial, int, str]]:
+    """Search one capacity for all tests of what a search leaves; yield exit code and stderr with it."""
+    with made_trials(tmp_path_factory.mktemp("searched")) as make:
+        trial = make()
+        yield (trial, *trial.run())
 
 
 def outcome_of(trial: Trial) -> Outcome:
@@ -80,9 +94,8 @@ def clients(trial: Trial) -> list[int]:
 
 
 @pytest.mark.slow
-def test_rate_that_held_in_a_full_run_is_the_result(searching: Searching) -> None:
-    trial = searching()
-    code, said = trial.run()
+def test_rate_that_held_in_a_full_run_is_the_result(searched: tuple[Trial, int, str]) -> None:
+    trial, code, said = searched
     assert code == 0, said
     short, full = (read_probe_request(trial.attempt / f"probe-{number}") for number in (1, 2))
     assert short is not None
@@ -104,9 +117,9 @@ def test_rate_that_held_in_a_full_run_is_the_result(searching: Searching) -> Non
 
 
 @pytest.mark.slow
-def test_record_states_the_time_of_each_phase(searching: Searching) -> None:
-    trial = searching()
-    assert trial.run()[0] == 0
+def test_record_states_the_time_of_each_phase(searched: tuple[Trial, int, str]) -> None:
+    trial, code, _ = searched
+    assert code == 0
     record = trial.record
     assert record.phases is not None
     spent = record.phases.model_dump()
