@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import cholesky, solve_triangular
 from scipy.stats import multivariate_normal
 
 from tune.core.arrays import FloatArray
@@ -50,6 +51,19 @@ def test_whitened_residuals_give_the_multivariate_normal_density(
     normal = multivariate_normal(np.zeros(3), error + np.diag(sd**2 + model.noise_sd**2))
     log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
     assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
+
+
+@pytest.mark.parametrize("share", [1.0, np.linspace(0.2, 1, 9)])
+def test_whitened_residuals_have_the_bits_of_scipys_solver(share: FloatArray | float) -> None:
+    """Searches on record were made with it: another last bit may lead to another suggestion."""
+    model, sd = ErrorModel(0.1, 0.005, 0.02), np.linspace(0.01, 0.05, 9)
+    correlation = Correlation.between(FEATURES, FEATURES)
+    shares = np.broadcast_to(share, 9)
+    total = covariance(correlation, model, np.outer(shares, shares)) + np.diag(sd**2 + model.noise_sd**2)
+    inverse = solve_triangular(cholesky(total, lower=True), np.eye(9), lower=True)
+    residual = np.random.default_rng(0).normal(size=(5, 9))
+    found = Discrepancy(correlation, sd, model, share).whitened(residual)
+    assert (found == residual @ inverse.T).all()
 
 
 def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() -> None:

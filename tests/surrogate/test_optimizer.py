@@ -18,6 +18,7 @@ from tune.surrogate import prefill_tables
 from tune.surrogate.acquisition import early_stop_threshold_qps
 from tune.surrogate.credible_interval import credible_interval, expected_capacity_qps
 from tune.surrogate.gaussian_process import gp_expected_improvement
+from tune.surrogate.improvement import improvement
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import LEADERS, MISMATCH_IMPROVEMENT_FRAC, SurrogateOptimizer
 from tune.surrogate.prior import CALIBRATED
@@ -102,6 +103,16 @@ def test_the_pools_of_what_leads_are_simulated(
     prediction = search.predict([])
     gain = search.expected_improvement(prediction, [])
     assert search.emulator.is_simulated(gain.argsort()[-LEADERS:]).all()
+
+
+def test_the_gain_that_ranked_a_prediction_is_that_of_the_prediction(
+    search: SurrogateOptimizer,
+) -> None:
+    observations = observe(search, 3)
+    for known in (observations[:1], observations):
+        prediction = search.predict(known)
+        gain = search.expected_improvement(prediction, known)
+        assert (gain == improvement(prediction, known, search.features, search.rates_qps)).all()
 
 
 def test_suggestions_are_reproducible_and_never_repeat(search: SurrogateOptimizer) -> None:

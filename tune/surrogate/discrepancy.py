@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky
+from scipy.linalg.lapack import dtrtrs
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.surrogate.emulator import log_soft_min_correction
@@ -128,15 +129,20 @@ class Discrepancy:
         """
         self._model = model
         self._share = np.broadcast_to(share, len(sd))
-        noise = np.diag(sd**2 + model.noise_sd**2)
-        error = covariance(observed, model, np.outer(self._share, self._share))
-        self._lower: FloatArray = cholesky(error + noise, lower=True)
+        total = covariance(observed, model, _products(self._share, self._share))
+        total[np.diag_indices_from(total)] += sd**2 + model.noise_sd**2
+        self._lower: FloatArray = cholesky(total, lower=True, overwrite_a=True)
         self.log_root_determinant = float(np.log(np.diag(self._lower)).sum())
 
     @cached_property
     def _whitening(self) -> FloatArray:
         """Return the inverse of the factor, which not every error model is asked for, shape (n, n)."""
-        inverse: FloatArray = solve_triangular(self._lower, np.eye(len(self._lower)), lower=True)
+        if not len(self._lower):
+            return self._lower
+        inverse: FloatArray
+        inverse, failed = dtrtrs(self._lower, np.eye(len(self._lower), order="F"), lower=1, overwrite_b=1)
+        if failed:
+            raise LinAlgError(f"LAPACK's dtrtrs ended with {failed}")
         return inverse
 
     def whitened(self, residual: FloatArray) -> FloatArray:
@@ -170,7 +176,7 @@ class Discrepancy:
         tuple[FloatArray, FloatArray]
         """
         reached = np.broadcast_to(share, len(to_observed.smooth))
-        cross = covariance(to_observed, self._model, np.outer(reached, self._share))
+        cross = covariance(to_observed, self._model, _products(reached, self._share))
         weights = cross @ self._whitening.T @ self._whitening
         clipped = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
         mean: FloatArray = clipped @ weights.T
@@ -191,6 +197,11 @@ def covariance(correlation: Correlation, model: ErrorModel, shares: FloatArray |
     result: FloatArray = shares * smooth * correlation.smooth
     result += short * correlation.short
     return result
+
+
+def _products(share: FloatArray, other: FloatArray) -> FloatArray | float:
+    """Return the products of the shares (n,) and (m,), shape (n, m); 1 where the whole error reaches all."""
+    return 1.0 if (share == 1).all() and (other == 1).all() else np.outer(share, other)
 
 
 def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:

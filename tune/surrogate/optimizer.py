@@ -178,7 +178,8 @@ class SurrogateOptimizer:
         rounds = 0
         while True:
             prediction = table.prediction()
-            ranking = self._ranking(prediction, observations)
+            gain = improvement(prediction, observations, self.features, self.rates_qps)
+            ranking = _ranking(prediction, gain)
             leaders = ranking[:LEADERS]
             new = np.zeros(0, int)
             if rounds < MOST_EXPANSIONS:
@@ -188,6 +189,7 @@ class SurrogateOptimizer:
                 table.predict(new)
                 continue
             if self.emulator.is_simulated(leaders).all():
+                self._cached_improvement = tuple(observations), gain
                 return prediction
             rough = ranking[~self.emulator.is_simulated(ranking)][:SIMULATED_AT_ONCE]
             before = np.flatnonzero(table.is_predicted)
@@ -195,13 +197,6 @@ class SurrogateOptimizer:
             focus = np.union1d(focus, rough)
             self.emulator.focus(focus)
             table.predict(before[self.emulator.is_simulated(before)])
-
-    def _ranking(self, prediction: Prediction, observations: Sequence[Observation]) -> IntArray:
-        """Return the predicted configurations, those of the highest acquisition value first."""
-        gain = improvement(prediction, observations, self.features, self.rates_qps)
-        order = np.lexsort((-prediction.expected_capacity_qps, -gain))
-        ranking: IntArray = order[prediction.is_predicted[order]]
-        return ranking
 
     def _neighbours(self, indices: IntArray) -> IntArray:
         """Return the configurations next to `indices`; new ones are added to all."""
@@ -289,3 +284,10 @@ class SurrogateOptimizer:
         if not gain.max(initial=0.0):
             return None
         return SelectedCandidate(index, float(gain.max()), prediction, float(rates[gain.argmax()]))
+
+
+def _ranking(prediction: Prediction, gain: FloatArray) -> IntArray:
+    """Return the predicted configurations, those of the highest acquisition value `gain` (n,) first."""
+    order = np.lexsort((-prediction.expected_capacity_qps, -gain))
+    ranking: IntArray = order[prediction.is_predicted[order]]
+    return ranking

@@ -98,16 +98,16 @@ class PredictionTable:
         log_mean -= log_soft_min_correction(pools)
         self._store(
             indices,
-            {"simulated": simulated, "prefill": pools[0], "decode": pools[1], "mean": log_mean, "sd": sd},
+            {"simulated": simulated, "pools": pools, "mean": log_mean, "sd": sd},
         )
 
     def prediction(self) -> Prediction:
         """Return the prediction so far; the capacity of other configurations counts as CAPACITY_FLOOR_QPS."""
-        columns = {name: column[self._inverse] for name, column in self._columns.items()}
+        columns = self._columns
         return Prediction(
             self._samples,
             columns["simulated"],
-            np.stack([columns["prefill"], columns["decode"]]),
+            columns["pools"],
             columns["mean"],
             columns["sd"],
             self.is_predicted.copy(),
@@ -115,16 +115,19 @@ class PredictionTable:
         )
 
     def _store(self, indices: IntArray, values: Mapping[str, FloatArray]) -> None:
-        """Keep the columns `values` of `indices`."""
-        count = len(self._features[0])
+        """Keep the columns `values` (..., unique samples, m) of `indices`, with a row for every sample.
+
+        The arrays are new: a prediction so far keeps its own.
+        """
+        samples, count = len(self._inverse), len(self._features[0])
         self.is_predicted = np.append(self.is_predicted, np.zeros(count - len(self.is_predicted), bool))
         self.is_predicted[indices] = True
         for name, value in values.items():
-            known = self._columns.get(name, np.zeros((len(value), 0)))
+            known = self._columns.get(name, np.zeros((samples, 0)))
             fill = _EMPTY_SD if name == "sd" else np.log(CAPACITY_FLOOR_QPS)
-            column = np.full((len(value), count), fill)
-            column[:, : known.shape[1]] = known
-            column[:, indices] = value
+            column = np.full((*value.shape[:-2], samples, count), fill)
+            column[..., : known.shape[-1]] = known
+            column[..., indices] = value[..., self._inverse, :]
             self._columns[name] = column
 
 
