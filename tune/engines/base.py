@@ -247,6 +247,10 @@ class EngineFileReader(Protocol):
     def rank_launcher(self) -> str | None:
         """Return the program, before the interpreter, that starts a worker's ranks; None without one."""
 
+    @property
+    def launch_variables(self) -> frozenset[str]:
+        """Return the variables by which workers find their file and each other; each launcher has its own."""
+
     def keys_of_words(self, role: Role, words: Sequence[str]) -> dict[str, Any]:
         """Return the keys that the words of a worker's command line state, without those of the deployment.
 

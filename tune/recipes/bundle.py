@@ -91,7 +91,7 @@ def read_bundle(folder: Path) -> Recipe:
             frontends=max(len(frontends), 1),
             router_mode=frontends[0].command.options.get("--router-mode") if frontends else None,
             request_plane=first.env.get(_REQUEST_PLANE) if kept is None else None,
-            env=_own_env(frontends[0]) if frontends else {},
+            env=_own_env(engine, frontends[0]) if frontends else {},
         ),
         lengths=None,
         model=_model(first),
@@ -167,12 +167,14 @@ def _pool(folder: Path, engine: str, role: Role, workers: list[_Step]) -> Pool:
         document = Document(str(folder / JOB), keys, {(): workers[0].line})
     require_shapes(document, (), keys, engine)
     stated = Lines(document.file, 1 if reader.has_file else workers[0].line)
-    return Pool(len(workers), reader.gpus_of_keys(keys), keys, _own_env(workers[0]), (stated,))
+    return Pool(len(workers), reader.gpus_of_keys(keys), keys, _own_env(engine, workers[0]), (stated,))
 
 
-def _own_env(step: _Step) -> dict[str, str | None]:
+def _own_env(engine: str, step: _Step) -> dict[str, str | None]:
     """Return the variables of a step that are not a matter of its launch."""
-    return {name: value for name, value in step.env.items() if not is_of_the_launch(name, value or "")}
+    return {
+        name: value for name, value in step.env.items() if not is_of_the_launch(engine, name, value or "")
+    }
 
 
 def _tasks_per_node(step: _Step) -> int:

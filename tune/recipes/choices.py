@@ -14,6 +14,7 @@ from tune.recipes.options import Choices, option_name
 from tune.recipes.recipe import LeftOut, Lengths, Recipe
 from tune.recipes.stated_lines import value_at
 from tune.spec.dataset import Dataset
+from tune.spec.engine_table import ENGINES
 from tune.spec.split import READS_PROMPTS
 from tune.spec.stack import GENERATIONS
 
@@ -29,10 +30,6 @@ _HARDWARE: Mapping[str, str] = {
 
 _STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested_1_0": "dynamo_v04"}
 """Option of the group stack, by the generation of the engine's YAML where that decides."""
-
-_ENGINE_OPTIONS: Mapping[str, tuple[str, str]] = {"dynamo_vllm": ("dynamo_vllm", "vllm")}
-"""Options of the groups stack and of every pool that an engine has, where they do not follow Dynamo's
-generation."""
 
 _UNSTATED_TOKENS = 1024
 """Tokens of a prompt, and of an answer, where a recipe states no lengths. Chosen here."""
@@ -69,7 +66,7 @@ def _kept_groups(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
 def pool_words(recipe: Recipe) -> tuple[str, ...]:
     """Return the overrides that choose pools like those of a recipe; none where the shipped ones are."""
     split = ("split=aggregated",) if recipe.is_aggregated else ()
-    options = _ENGINE_OPTIONS.get(recipe.engine)
+    options = ENGINES[recipe.engine].recipe_options
     return (*split, *(f"{role}={options[1]}" for role in recipe.pools)) if options else split
 
 
@@ -88,8 +85,8 @@ def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
 def _stack(recipe: Recipe) -> str:
     """Return the stack that writes the engine's YAML as the recipe has it, of the Dynamo that it states."""
     kept = _kept_groups(recipe).get("stack", {}).get("name", "")
-    if recipe.engine in _ENGINE_OPTIONS:
-        return _ENGINE_OPTIONS[recipe.engine][0]
+    if options := ENGINES[recipe.engine].recipe_options:
+        return options[0]
     reader = file_reader(recipe.engine)
     if kept:
         return next(stack for stack in GENERATIONS if kept == stack or kept.startswith(f"{stack}_"))

@@ -12,11 +12,9 @@ from tune.recipes.document import Document
 from tune.recipes.engine_keys import require_shapes
 from tune.recipes.recipe import LeftOut, Lines, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.yaml_documents import read_documents
+from tune.spec.engine_table import engines_in_recipes
 from tune.spec.hardware import Hardware
 from tune.spec.split import ROLES, Role, Split
-
-_ENGINE = "trtllm"
-"""The engine whose files these are: vLLM has none."""
 
 _NAMES: Mapping[Role, tuple[str, ...]] = {
     "prefill": ("prefill", "ctx", "context"),
@@ -47,6 +45,7 @@ def read_engine_pair(folder: Path, split: Split | None, hardware: Hardware) -> R
     ConfigurationError
         Where there is not one file for each role, or no number of workers.
     """
+    (engine,) = (name for name in engines_in_recipes() if file_reader(name).has_file)
     documents = {role: _file_of(folder, role) for role in ROLES}
     if split is None:
         raise ConfigurationError(
@@ -54,13 +53,13 @@ def read_engine_pair(folder: Path, split: Split | None, hardware: Hardware) -> R
             "split.prefill_workers=N split.decode_workers=N. Nothing was written."
         )
     workers = {"prefill": split.prefill_workers, "decode": split.decode_workers}
-    pools = {role: _pool(document, workers[role]) for role, document in documents.items()}
+    pools = {role: _pool(engine, document, workers[role]) for role, document in documents.items()}
     gpus = sum(pool.workers * pool.gpus_per_worker for pool in pools.values())
     head_nodes = int(split.head == "none")
     return Recipe(
         name=folder.name,
         origin=f"{folder}, an engine pair",
-        engine=_ENGINE,
+        engine=engine,
         pools=pools,
         rack=Rack(
             math.ceil(gpus / hardware.gpus_per_node) + head_nodes, hardware.gpus_per_node, None, split.head
@@ -87,9 +86,9 @@ def _file_of(folder: Path, role: Role) -> Document:
     return document
 
 
-def _pool(document: Document, workers: int) -> Pool:
+def _pool(engine: str, document: Document, workers: int) -> Pool:
     keys = dict(document.root().content)
     if not keys:
         raise document.error((), "an empty mapping", "the keys of an engine")
-    require_shapes(document, (), keys, _ENGINE)
-    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, {}, (Lines(document.file),))
+    require_shapes(document, (), keys, engine)
+    return Pool(workers, file_reader(engine).gpus_of_keys(keys), keys, {}, (Lines(document.file),))

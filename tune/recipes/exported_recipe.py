@@ -27,16 +27,29 @@ _OF_DYNAMO = ("DYN_", "ETCD_", "NATS_", "HEAD_NODE")
 _OF_THE_LAUNCH = frozenset(
     {
         *("MODEL_PATH", "SERVED_MODEL_NAME", "DISAGGREGATION_MODE", "DISAGGREGATION_STRATEGY"),
-        *("VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"),
-        *("ENGINE_CONFIG", "CUDA_VISIBLE_DEVICES", "TLLM_SPAWN_PROXY_PROCESS_IPC_ADDR"),
+        "CUDA_VISIBLE_DEVICES",
     }
 )
-"""Variables by which processes find each other, their model and their GPUs: every launcher sets its own."""
+"""Variables by which workers find their model and their GPUs: every launcher sets its own."""
 
 
-def is_of_the_launch(name: str, value: str) -> bool:
-    """Return whether a variable says where something is: addresses, paths, ports, GPUs of one worker."""
-    return name.startswith(_OF_DYNAMO) or name in _OF_THE_LAUNCH or PLACEHOLDER.search(value) is not None
+def is_of_the_launch(engine: str, name: str, value: str) -> bool:
+    """Return whether a variable says where something is: addresses, paths, ports, GPUs of one worker.
+
+    Parameters
+    ----------
+    engine
+        The engine of the workers, an EngineName.
+    name, value
+        The variable.
+
+    Returns
+    -------
+    bool
+        Whether every launcher sets its own value.
+    """
+    of_the_launch = _OF_THE_LAUNCH | file_reader(engine).launch_variables
+    return name.startswith(_OF_DYNAMO) or name in of_the_launch or PLACEHOLDER.search(value) is not None
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ class PlannedTrial:
         planned = {
             name: value
             for name, value in self.processes(role)[0].env.items()
-            if not is_of_the_launch(name, value)
+            if not is_of_the_launch(self.spec.stack.engine, name, value)
         }
         return planned | given
 

@@ -24,12 +24,14 @@ class EngineReference:
     `settings` is the subclass of Engine that `prefill` and `decode` are validated by; `adapter` has the
     methods of EngineAdapter (tune/engines/base.py) and is made without arguments. `recipe_name` is what
     recipes of other programs call the engine, None where none is read or written; then the adapter has the
-    methods of EngineFileReader too.
+    methods of EngineFileReader too. `recipe_options` are the options of `stack` and of every pool with which
+    its recipes are composed, None where these follow Dynamo's generation.
     """
 
     settings: str
     adapter: str
     recipe_name: str | None = None
+    recipe_options: tuple[str, str] | None = None
 
 
 ENGINES: dict[str, EngineReference] = {
@@ -46,6 +48,7 @@ ENGINES: dict[str, EngineReference] = {
         settings="tune.engines.dynamo_vllm.vllm_engine:VllmEngine",
         adapter="tune.engines.dynamo_vllm.adapter:DynamoVllm",
         recipe_name="vllm",
+        recipe_options=("dynamo_vllm", "vllm"),
     ),
 }
 """The engines by the name that the setting `stack.engine` gives them. The mock engine stands for workers of
@@ -67,6 +70,11 @@ EngineName = Annotated[str, AfterValidator(_named_in_the_table)]
 def engine_in_recipes(recipe_name: str) -> str | None:
     """Return the engine that recipes of other programs call `recipe_name`, None where there is none."""
     return next((name for name, entry in ENGINES.items() if entry.recipe_name == recipe_name), None)
+
+
+def engines_in_recipes() -> tuple[str, ...]:
+    """Return the engines that are read from recipes of other programs."""
+    return tuple(name for name, entry in ENGINES.items() if entry.recipe_name)
 
 
 def recipe_names() -> tuple[str, ...]:

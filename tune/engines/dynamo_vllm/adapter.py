@@ -52,6 +52,7 @@ class DynamoVllm(EngineAdapter):
     computes_tokens = True
     has_file = False
     rank_launcher = None
+    launch_variables = frozenset({"VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"})
     needs_scratch = True
     metrics = VLLM_METRICS
     package = "vllm"

@@ -141,6 +141,7 @@ class TrtLlm(EngineAdapter):
     computes_tokens = True
     has_file = True
     rank_launcher = RANK_LAUNCHER
+    launch_variables = frozenset({"ENGINE_CONFIG", "TLLM_SPAWN_PROXY_PROCESS_IPC_ADDR"})
     metrics = METRICS
     package = ENGINE_PACKAGE
     versions = VERSIONS
