@@ -2,11 +2,13 @@
 
 Rules are tried in order, those of the engine between the two lists: a lost GPU explains every error after it,
 while a broken connection is often the consequence of something else. tests/data/failure_lines.txt has a line
-for each, of the shape that is found in public reports.
+for each, of the shape that is found in public reports. Slurm's own words are in
+tune/orchestrator/slurm/scheduler_rules.py.
 """
 
 from __future__ import annotations
 
+from tune.orchestrator.slurm.scheduler_rules import JOB_ENDED, STEP_REFUSED
 from tune.records.attempt_limit import LIMIT_RULE
 from tune.spec.failure import FailureRule
 
@@ -72,62 +74,13 @@ SCHEDULER = (
         source="tune/study/budget.py",
         repeats=False,
     ),
-    FailureRule(
-        name="time_limit",
-        pattern=r"DUE TO TIME LIMIT|ended as TIMEOUT|before the time limit of the job",
-        cause="infrastructure",
-        meaning="the time of the job was up",
-        next_step="Raise cluster.time_limit, or lower study.trials_per_job.",
-        source="Slurm, slurmstepd: JOB ... CANCELLED AT ... DUE TO TIME LIMIT (marbl/canu#1052)",
-        repeats=False,
-    ),
-    FailureRule(
-        name="preempted",
-        pattern=r"DUE TO (?:PREEMPTION|JOB REQUEUE)|preempted at|ended as PREEMPTED",
-        cause="infrastructure",
-        meaning="a job of higher priority took the nodes",
-        next_step="Nothing: the trial is run again. Choose a partition or QOS that is not preempted.",
-        source="Slurm, slurmstepd: DUE TO PREEMPTION (SystemsGenetics/GEMmaker#242)",
-    ),
-    FailureRule(
-        name="node_failed",
-        pattern=r"DUE TO NODE FAILURE|NODE_FAIL|\bnode \S+ is down",
-        cause="infrastructure",
-        meaning="a node failed",
-        next_step="Nothing: the trial is run again, without a node that failed twice. sinfo -R says why a "
-        "node is down.",
-        source="Slurm, src/api/step_launch.c and slurmstepd",
-    ),
-    FailureRule(
-        name="cancelled",
-        pattern=r"\bCANCELLED\b|scancel",
-        cause="infrastructure",
-        meaning="somebody cancelled the job",
-        next_step="The same command runs the trial again.",
-        source="Slurm, slurmstepd: JOB ... CANCELLED AT ...; sacct, state CANCELLED by UID",
-        repeats=False,
-    ),
+    *JOB_ENDED,
 )
-"""Rules for what Slurm says of a job that it ended. They are no rules for logs of workers: a step that is
+"""Rules for what is said of a job that was ended. They are no rules for logs of workers: a step that is
 ended after something else broke says the same."""
 
 CONSEQUENCES = (
-    FailureRule(
-        name="clocks_differ",
-        pattern=r"Job credential expired",
-        cause="infrastructure",
-        meaning="the clocks of the nodes differ",
-        next_step="Have the clocks of the nodes and of the controller synchronised.",
-        source="Slurm, FAQ; c3nl-neuraldynamics/c3nl_cluster#18",
-    ),
-    FailureRule(
-        name="step_refused",
-        pattern=r"srun: error: Unable to create step for job",
-        cause="infrastructure",
-        meaning="Slurm did not start a process on its nodes",
-        next_step="Nothing: the trial is run again. A restarted controller may have lost count of a job.",
-        source="Slurm, src/srun/libsrun/create_job.c; seen in 22.05",
-    ),
+    *STEP_REFUSED,
     FailureRule(
         name="clock_set",
         pattern=r"LoadGen has not issued query \d+, which|LoadGen issued \d+ of \d+ queries more than",
