@@ -88,6 +88,11 @@ Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Writ
 
 VERBS = frozenset(_VERBS.split())
 
+REFERS_BACK = re.compile(
+    r"\b(?:as (?:above|before)|likewise|ditto|in the same way|says the same|the same(?:$|[.,;:)]| of | for ))"
+)
+"""Words by which a docstring leans on its neighbours: it says instead what is equal, and to what."""
+
 MAX_NAME_WORDS = 16
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
@@ -222,6 +227,18 @@ def test_docstrings_begin_with_a_verb() -> None:
                 docstring = ast.get_docstring(node)
                 if docstring and not begins_with_verb(docstring):
                     lines.append(f"{name}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0][:90]}")
+    assert not lines, findings(lines)
+
+
+def test_docstrings_can_be_read_alone() -> None:
+    lines = []
+    for name, nodes in modules("tune/", "benchmarks/"):
+        for node in nodes:
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = " ".join((ast.get_docstring(node) or "").split())
+                for found in REFERS_BACK.finditer(text):
+                    around = text[max(0, found.start() - 60) : found.end() + 20]
+                    lines.append(f"{name}:{getattr(node, 'lineno', 1)}: {around}")
     assert not lines, findings(lines)
 
 

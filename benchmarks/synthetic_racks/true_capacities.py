@@ -1,7 +1,7 @@
 """Find the true capacity of every configuration on a rack: the highest rate that holds the SLO, by bisection.
 
 LoadGen's schedule at full length; a run holds when LoadGen's early stopping passes. The capacity is that of
-one shuffle, the same for all configurations, to FAR_TOLERANCE; a capacity within NEAR_FRAC of the best is the
+one shuffle, in which all configurations run, to FAR_TOLERANCE; a capacity within NEAR_FRAC of the best is the
 median over SHUFFLES shuffles, to NEAR_TOLERANCE.
 
     python benchmarks/synthetic_racks/true_capacities.py --set development --racks 0 1 2 3 [--pools]

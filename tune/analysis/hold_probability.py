@@ -1,4 +1,4 @@
-"""Estimate the probability that a trial holds its SLO in a shuffle of which nothing is known."""
+"""Estimate the probability that a trial holds its SLO in a shuffle that nobody ran."""
 
 from __future__ import annotations
 

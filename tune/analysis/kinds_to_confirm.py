@@ -13,7 +13,7 @@ def kinds_to_confirm(posterior: PosteriorSummary | None, best: Outcome, held: Se
     """Return `held` and the kinds that may be as good, each before those expected to give less.
 
     These are kinds whose best candidate was not measured, and whose 90 % interval reaches that of the best
-    measured kind. On a simulated rack the latter is wider by the simulator's own error.
+    measured kind. On a simulated rack the best one's interval is wider by the simulator's own error.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def kinds_to_confirm(posterior: PosteriorSummary | None, best: Outcome, held: Se
     best
         The best trial.
     held
-        Kinds of which a measured configuration held its SLO, best first: that of `best`, which stays first.
+        Kinds with a measured configuration that held its SLO, best first: that of `best`, which stays first.
 
     Returns
     -------

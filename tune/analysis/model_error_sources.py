@@ -131,7 +131,7 @@ def _of_steps(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
 
 
 def _of_mixed_steps(spec: TrialSpec) -> Iterator[ErrorSource]:
-    """Yield the error of steps that read prompts beside answers, of which no run was ever compared."""
+    """Yield the error of steps that read prompts beside answers, which no run was ever compared with."""
     if spec.split.aggregated_workers:
         yield ErrorSource(
             name="steps with prompts and answers",
@@ -172,7 +172,7 @@ def _length_distance(spec: TrialSpec) -> float:
 
 
 def _mean_error(name: str, mean_frac: float, basis: str) -> ErrorSource:
-    """Return the source of an error of which the mean absolute value is known."""
+    """Return the source of an error with a known mean absolute value."""
     return ErrorSource(name=name, sd_frac=mean_frac * SD_OF_MEAN_ERROR, basis=basis)
 
 

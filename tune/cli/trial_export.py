@@ -195,7 +195,7 @@ def _imported(recipe: ExportedRecipe, target: Target) -> _Import:
 
 
 def _unstated(plain: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the settings that a recipe does not state; a group of which it states little by its name."""
+    """Yield the settings that a recipe does not state; a group that it hardly states by its name."""
     for group in GROUPS:
         settings = plain[group]
         missing = list(_paths(missing_settings(settings, stated.get(group) or {}), f"{group}."))

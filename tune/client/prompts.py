@@ -77,7 +77,7 @@ class Prompts:
             self._prefix, self._suffix = b'"messages":[{"role":"user","content":', b"}]}"
 
     def body(self, position: int) -> bytes:
-        """Return the JSON of the request at `position`; the result is always the same."""
+        """Return the JSON of the request at `position`; equal positions have equal bytes."""
         prompt = self._prompt_at(position, int(self._schedule.input_tokens[position]))
         max_tokens = int(self._schedule.max_output_tokens[position])
         return b'%b,"max_tokens":%d,%b%b%b' % (

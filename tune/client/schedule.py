@@ -22,7 +22,7 @@ class Schedule:
 
     Lengths belong to the position of a query, not to the sample index that LoadGen hands out: every backend
     that runs this load then sends the same prompts in the same order. An answer with fewer than
-    `min_output_tokens` or more than `max_output_tokens` tokens is wrong; the request asks for the latter.
+    `min_output_tokens` or more than `max_output_tokens` tokens is wrong; the request asks for the maximum.
     `output_tokens` is what the dataset expects. In a closed loop (`is_closed_loop`) an arrival is NOT_SENT
     until the query is sent.
     """

@@ -57,7 +57,7 @@ class Registration:
 
     `counts` has, for each expectation, its names, how many are registered and how many are expected; where
     frontends differ, what the one has that knows fewest. `listed` says whether every frontend lists the
-    model, `agreed` whether all of them count the same.
+    model, `agreed` whether all frontends count equal numbers.
     """
 
     counts: tuple[tuple[str, int, int], ...]

@@ -96,7 +96,7 @@ class StepTiming:
     """Hold the seconds of a worker's steps, as the simulator has them.
 
     A step of a prefill worker takes prefill_step + prefill_token x new tokens + prefill_pair x attended
-    pairs. A decode worker that computes an evicted sequence again takes recompute_* in the same way. A decode
+    pairs. A decode worker that computes an evicted sequence again takes as much with recompute_*. A decode
     step of b sequences takes decode_batch[b] + decode_context_token x tokens of all contexts; decode_batch
     has the shape (largest batch + 1,).
     """

@@ -19,7 +19,7 @@ def engine_of(spec: TrialSpec) -> EngineAdapter:
 
 
 def file_reader(engine: str) -> EngineFileReader:
-    """Return what reads the files of the engine `engine`, an EngineName of which recipes are imported."""
+    """Return what reads the files of the engine `engine`, an EngineName with recipes."""
     reader = imported(ENGINES[engine].adapter)()
     assert isinstance(reader, EngineFileReader)
     return reader

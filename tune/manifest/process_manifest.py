@@ -40,7 +40,7 @@ class ProcessManifest(FrozenModel):
     for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with GPUs
     requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of srun
     itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
-    `keeps_processes` a process that the next trial of the job would start in the same way goes on.
+    `keeps_processes` a process goes on that the next trial of the job would start with an equal command.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
     """

@@ -57,7 +57,7 @@ def worker_request_counts(deployment: Deployment) -> dict[str, float]:
 def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
     """Return once no worker and no frontend holds a request; print how many are held after `stop_s` seconds.
 
-    Without `limit_s` it then returns all the same: these requests end with their workers. With `limit_s`
+    Without `limit_s` it then returns with requests held: these end with their workers. With `limit_s`
     another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
     """
     started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s

@@ -16,7 +16,7 @@ _NOTHING = object()
 
 
 def differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -> tuple[str, ...]:
-    """Return what a plan has otherwise than its recipe; empty where it would launch the same.
+    """Return what a plan has otherwise than its recipe; empty where it launches what the recipe says.
 
     Parameters
     ----------

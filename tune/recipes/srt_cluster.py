@@ -71,7 +71,7 @@ def _image(root: Section, model: Section, image: str | None) -> str | None:
 
 
 def _mounts(root: Section) -> list[str]:
-    """Return the mounts of the container, in the form of pyxis, that mean the same without srt-slurm."""
+    """Return the mounts of the container, in the form of pyxis, whose paths are valid without srt-slurm."""
     mounts = []
     for place, mount in root.items("extra_mount"):
         if not isinstance(mount, str) or ":" not in mount:

@@ -31,8 +31,8 @@ class Evidence(FrozenModel):
     """Hold `raw/<attempt>/evidence.json`.
 
     `nodes` are the hosts in the order of their node indices. `versions`, `hardware` and `missing` say by name
-    what the nodes found, or why they did not; where nodes differ, the text names them. `transport` says the
-    same of the variables that choose how KV caches travel; None where no node was asked.
+    what the nodes found, or why they did not; where nodes differ, the text names them. `transport` has
+    the values of the variables that choose how KV caches travel, by name; None where no node was asked.
     """
 
     nodes: tuple[str, ...]

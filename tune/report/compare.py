@@ -112,7 +112,7 @@ def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[_Row]:
 
 
 def _nodes(a: Outcome, b: Outcome) -> Iterator[_Row]:
-    """Yield the nodes that only one trial had; all of both where the same ones have other indices."""
+    """Yield the nodes that only one trial had; all of both where equal nodes have other indices."""
     left, right = (tuple(each.provenance.get("evidence", {}).get("nodes", ())) for each in (a, b))
     if set(left) != set(right):
         yield "nodes", _only(left, right), _only(right, left), ""

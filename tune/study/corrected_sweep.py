@@ -50,7 +50,7 @@ def keep_points_of_sweep(folder: StudyFolder, recorded: StudyRecord, record: Stu
 
 
 def describe_correction(before: StudyRecord | None, folder: StudyFolder) -> str | None:
-    """Return how many trials a corrected sweep kept and left aside; None where the sweep is the same.
+    """Return how many trials a corrected sweep kept and left aside; None where no sweep changed.
 
     `before` is the record of the study until now, None for a new study.
     """
@@ -65,7 +65,7 @@ def describe_correction(before: StudyRecord | None, folder: StudyFolder) -> str 
 
 
 def _sweep_of(record: StudyRecord) -> tuple[object, ...]:
-    """Return what makes two sweeps the same: dimensions in their order, as a grid is walked in it."""
+    """Return what two equal sweeps have in common: dimensions in the order in which a grid is walked."""
     return list(record.space.items()), record.fill_decode
 
 

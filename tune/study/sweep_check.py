@@ -78,7 +78,7 @@ def check_sweep(base: TrialSpec, sweep: Sweep, seed: int = 0) -> tuple[Finding, 
     -------
     tuple[Finding, ...]
         Errors where no point can run; otherwise a warning with the share of points that break a rule, and one
-        for each dimension of which a value breaks a rule in every combination.
+        for each dimension with a value that breaks a rule in every combination.
 
     Raises
     ------

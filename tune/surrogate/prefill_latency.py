@@ -50,7 +50,7 @@ class Workload:
     def from_load(cls, load: Load) -> tuple[Workload, ...]:
         """Return runs of one and two passes over the dataset; one run where a run need not be whole passes.
 
-        A longer run meets longer bursts, because LoadGen's schedule is always one and the same.
+        A longer run meets longer bursts, because LoadGen's schedule never changes.
         """
         if not load.concatenate_permutation:
             return (cls._first_queries(load, load.expected_queries, np.inf),)

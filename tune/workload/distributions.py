@@ -1,4 +1,4 @@
-"""Draw lengths as quantiles of equal probability, so that every dataset of a distribution is the same."""
+"""Draw lengths as quantiles of equal probability, so that a distribution has one dataset."""
 
 from __future__ import annotations
 

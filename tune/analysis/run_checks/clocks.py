@@ -52,7 +52,7 @@ def _slowed_s(before: GpuSample, after: GpuSample, reason: str) -> float:
 
 
 def _faults(gpus: GpuSamples, lasted_s: float) -> Iterator[str]:
-    """Yield what held down the clocks of which GPU."""
+    """Yield every GPU whose clocks were held down, and by what."""
     for host, before, after in _pairs(gpus):
         name = f"GPU {after.index} of {host}"
         for reason, words in SLOWDOWNS.items():

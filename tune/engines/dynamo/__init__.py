@@ -1,1 +1,1 @@
-"""Render the parts of Dynamo that are the same for every engine: environment, services, frontends."""
+"""Render the parts of Dynamo that every engine has behind it: environment, services, frontends."""
