@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.composed import composed
 from support.synthetic_study import spread, study, synthetic_trial, unmeasured
 
+from tune.analysis.range_ends import RangeEnd, range_ends
 from tune.analysis.ranking import rank
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.study_record import StudyRecord
@@ -23,8 +25,14 @@ BASE = {"prefill": {"tensor_parallel_size": 4}, "decode": {"tensor_parallel_size
 LIFTED = Slo(ttft_p99_s=None, tpot_p99_s=None)
 
 
-def answered(outcomes: Sequence[Outcome], record: StudyRecord | None = None, **changes: Any) -> Answer:
-    return answer(record or study(**changes), outcomes, [row["trial_id"] for row in rank(outcomes)])
+def answered(
+    outcomes: Sequence[Outcome],
+    record: StudyRecord | None = None,
+    ends: Sequence[RangeEnd] = (),
+    **changes: Any,
+) -> Answer:
+    ranked = [row["trial_id"] for row in rank(outcomes)]
+    return answer(record or study(**changes), outcomes, ranked, ends=ends)
 
 
 def test_headline_says_what_to_deploy_what_it_gives_and_against_what() -> None:
@@ -195,15 +203,14 @@ def test_lifted_limits_are_not_shown() -> None:
 
 def test_best_at_the_end_of_a_range_is_noted_with_the_command_that_widens_it() -> None:
     base = composed().trial_spec.model_dump(mode="json")
-    (note,) = (
-        note
-        for note in answered([synthetic_trial(4, qps=22.0)], base=base).notes
-        if "end of its range" in note
-    )
+    best = synthetic_trial(4, qps=22.0)
+    ends = range_ends(study(base=base), best, [best])
+    (note,) = (note for note in answered([best], ends=ends, base=base).notes if "end of its range" in note)
     assert "load.target_qps = 22 (highest; widen to 29)" in note
     assert "sweep.space.target_qps.high=29.0" in note
-    notes = answered([synthetic_trial(4, prefill=17)], base=base).notes
-    assert not any("sweep.space.prefill_workers" in note for note in notes), "no GPU is left for decode"
+    notes = answered([best], ends=[replace(end, expected="") for end in ends], base=base).notes
+    assert not any("sweep.space" in note for note in notes)
+    assert "load.target_qps = 22 is the highest value of its range; simulated: 29 gains nothing." in notes
 
 
 def test_fewer_trials_than_planned_are_explained() -> None:

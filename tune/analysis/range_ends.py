@@ -31,22 +31,49 @@ class RangeEnd:
 
     Attributes
     ----------
-    name, path
-        The dimension and its setting.
+    name, dimension
+        The dimension.
     value, is_highest
         Value of the best trial, and whether it is the last one.
-    wider
-        Value up to which the range can be widened.
-    overrides
-        Overrides of the sweep that do so, for a shell.
+    added
+        Values beyond the end by which the range can be widened, the nearest first; at least one.
+    expected
+        What the simulator expects of the last of these values, empty if no gain; None if not simulated.
     """
 
     name: str
-    path: str
+    dimension: Dimension
     value: Value
     is_highest: bool
-    wider: Value
-    overrides: str
+    added: tuple[Value, ...]
+    expected: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Return the setting of the dimension."""
+        return self.dimension.path
+
+    @property
+    def is_rate(self) -> bool:
+        """Return whether the dimension is the rate of the trials."""
+        return self.path == _RATE
+
+    @property
+    def wider(self) -> Value:
+        """Return the value up to which the range can be widened."""
+        return self.added[-1]
+
+    @property
+    def overrides(self) -> str:
+        """Return the overrides of the sweep that widen it, for a shell."""
+        dimension = self.dimension
+        if isinstance(dimension, IntDimension | FloatDimension):
+            values: list[Value] = [dimension.low, dimension.high, self.wider]
+        elif self.is_highest:
+            values = [*dimension.values, *self.added]
+        else:
+            values = [*reversed(self.added), *dimension.values]
+        return overrides_for(self.name, dimension, values)
 
 
 def range_ends(study: StudyRecord, best: Outcome, outcomes: Sequence[Outcome]) -> tuple[RangeEnd, ...]:
@@ -81,9 +108,9 @@ def range_ends(study: StudyRecord, best: Outcome, outcomes: Sequence[Outcome]) -
                     lambda value, name=name: _can_be(base, sweep, point, name, value),  # type: ignore[misc]
                     _values_beyond(dimension, is_highest),
                 )
-                added = list(beyond)
+                added = tuple(beyond)
                 if added:
-                    found.append(_range_end(name, dimension, point[name], is_highest, added))
+                    found.append(RangeEnd(name, dimension, point[name], is_highest, added))
     return tuple(found)
 
 
@@ -148,16 +175,3 @@ def _only_holds_more_prompts(best: TrialSpec, spec: TrialSpec) -> bool:
     """Return whether only the token budget of prefill steps grows, which takes the longest prompt already."""
     budget = best.prefill.token_budget
     return best.load.dataset.longest_prompt_tokens <= budget < spec.prefill.token_budget
-
-
-def _range_end(
-    name: str, dimension: Dimension, value: Value, is_highest: bool, added: list[Value]
-) -> RangeEnd:
-    """Return the end of the range of one dimension, with the overrides that add values."""
-    if isinstance(dimension, IntDimension | FloatDimension):
-        values: list[Value] = [dimension.low, dimension.high, *added]
-    else:
-        values = [*dimension.values, *added] if is_highest else [*added, *dimension.values]
-    return RangeEnd(
-        name, dimension.path, value, is_highest, added[-1], overrides_for(name, dimension, values)
-    )

@@ -49,9 +49,8 @@ def report_action(composition: ComposedConfig) -> None:
 
 def _show_results(results: StudyResults) -> None:
     """Print the best trial, what else is known, and why the study ended."""
-    from tune.analysis.range_ends import range_ends
     from tune.report.other_kind_text import other_kind_lines
-    from tune.report.range_end_text import describe_ends, widening_command
+    from tune.report.range_end_text import describe_ends, describe_final_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
@@ -66,10 +65,11 @@ def _show_results(results: StudyResults) -> None:
         show(render_posterior(record, outcomes, posterior, is_confirmed=bool(confirmation)))
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
-    ends = range_ends(record, top, outcomes) if top else ()
-    if ends:
-        show(f"widen     {describe_ends(ends)}")
-        show(f"          {widening_command(record, ends)}")
+    if described := describe_ends(results.ends):
+        show(f"widen     {described}")
+        show(f"          {widening_command(record, results.ends)}")
+    if final := describe_final_ends(results.ends):
+        show(f"range     {final}")
     ended = describe_end(record)
     if ended:
         show(f"ended     {ended}")

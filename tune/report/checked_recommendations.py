@@ -211,7 +211,7 @@ def _simulated_rate(
     target_qps = changed.load.offered_qps
     lower = target_qps < measured.load.offered_qps
     for _ in range(MAX_RATE_STEPS if lower else 1):
-        if _holds_in_every_shuffle(changed, target_qps, calibration):
+        if holds_in_every_shuffle(changed, target_qps, calibration):
             return recommendation.model_copy(
                 update={
                     "text": f"{recommendation.text} (the simulator expects it to hold in every shuffle)",
@@ -222,7 +222,7 @@ def _simulated_rate(
     return None
 
 
-def _holds_in_every_shuffle(spec: TrialSpec, target_qps: float, calibration: Calibration) -> bool:
+def holds_in_every_shuffle(spec: TrialSpec, target_qps: float, calibration: Calibration) -> bool:
     """Return whether full runs at `target_qps` hold in SHUFFLES shuffles, the trial's own among them."""
     first = spec.load.at(target_qps)
     seeds = range(first.shuffle_seed, first.shuffle_seed + SHUFFLES)

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 
+from tune.analysis.range_ends import RangeEnd
 from tune.analysis.ranking import rank, write_ranking
 from tune.core.files import make_folder, write_text
 from tune.records.confirmation import Confirmation
@@ -44,6 +45,7 @@ def write_report(
     confirmation: Confirmation | None = None,
     posterior: PosteriorSummary | None = None,
     proposals: Sequence[Proposal] = (),
+    ends: Sequence[RangeEnd] = (),
     running: bool = False,
 ) -> Path:
     """Write `index.html`, ranking.json and ranking.csv into `folder`.
@@ -54,16 +56,14 @@ def write_report(
     ----------
     folder
         The folder of the report; it is made if it does not exist.
-    study
-        The record of the study.
-    outcomes
-        The trials on record; one that was proposed again appears once.
+    study, outcomes
+        The study and its trials on record; one that was proposed again appears once.
     confirmation
         What the confirmation of the best configurations found, or None.
-    posterior
-        What a surrogate search learned, or None; it adds a section and changes the ranking.
-    proposals
-        The proposals of the study: they hold the predicted capacity of each trial.
+    posterior, proposals
+        What a surrogate search learned, or None, which changes the ranking; what it predicted of each trial.
+    ends
+        The ends of ranges at which the recommended values lie, see `checked_range_ends`.
     running
         Whether the study goes on, so that the page says what holds so far.
 
@@ -88,6 +88,7 @@ def write_report(
         learned,
         predicted=posterior.kinds if posterior else (),
         proposals=proposals,
+        ends=ends,
         running=running,
     )
     make_folder(folder, parents=True)
@@ -107,12 +108,12 @@ def render_page(
     *,
     predicted: Sequence[KindPosterior] = (),
     proposals: Sequence[Proposal] = (),
+    ends: Sequence[RangeEnd] = (),
     running: bool = False,
 ) -> str:
     """Return the HTML of the page.
 
-    `trials` holds each trial once; `ranking` lists its rows best first; `predicted` is what a surrogate
-    expects of each kind, and `proposals` hold what it expected of each trial.
+    `trials` holds each trial once; `ranking` lists its rows best first; the others are those of `answer`.
     """
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
@@ -132,7 +133,14 @@ def render_page(
         rules=rule_rows(study, trials),
         space=space_rows(study),
         answer=answer(
-            study, trials, list(ranks), confirmation, predicted, proposals=proposals, running=running
+            study,
+            trials,
+            list(ranks),
+            confirmation,
+            predicted,
+            proposals=proposals,
+            ends=ends,
+            running=running,
         ),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
         table=pack(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),

@@ -46,13 +46,13 @@ class SimulatedTrial:
             after_qps = _completed_qps(_run(changed, target_qps, self.calibration))
             gains = after_qps >= before_qps * (1 + SMALLEST_GAIN_FRAC)
             return f"completes {after_qps:.3g} instead of {before_qps:.3g} queries/s" if gains else None
-        if self._highest_qps:
+        if self.highest_qps:
             other = partial(_holds, changed, self.calibration)
-            least_qps = self._highest_qps * (1 + SMALLEST_GAIN_FRAC)
+            least_qps = self.highest_qps * (1 + SMALLEST_GAIN_FRAC)
             if not other(least_qps):
                 return None
             after_qps = _highest_qps(other, least_qps, AFTER_TOLERANCE)
-            return f"holds at up to {after_qps:.4g} instead of {self._highest_qps:.4g} queries/s"
+            return f"holds at up to {after_qps:.4g} instead of {self.highest_qps:.4g} queries/s"
         return _freed(self._run, _run(changed, target_qps, self.calibration), self.measured)
 
     @cached_property
@@ -61,7 +61,7 @@ class SimulatedTrial:
         return _run(self.measured, self.measured.load.offered_qps, self.calibration)
 
     @cached_property
-    def _highest_qps(self) -> float:
+    def highest_qps(self) -> float:
         """Return the highest rate that the trial holds, 0 if none does."""
         search = _highest_qps if slo_holds(self._run, self.measured.slo) else _next_lower_qps
         own = partial(_holds, self.measured, self.calibration)

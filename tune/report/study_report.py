@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tune.analysis.range_ends import RangeEnd
 from tune.analysis.ranking import rank
 from tune.errors import ResumableError
 from tune.records.confirmation import Confirmation, read_confirmation
@@ -15,8 +16,11 @@ from tune.records.outcome import Outcome
 from tune.records.posterior_summary import PosteriorSummary, read_posterior
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
+from tune.report.checked_range_ends import checked_range_ends
 from tune.report.checked_recommendations import recommendable
 from tune.report.page import write_report
+from tune.report.recommended import recommended_configuration
+from tune.report.trial_status import distinct_trials
 from tune.spec.trial import TrialSpec
 
 
@@ -32,6 +36,9 @@ class StudyResults:
         The trials, with the recommendations that nothing speaks against.
     top
         The trial that the ranking puts first; None where none is measured, or the study still runs.
+    ends
+        The ends of ranges at which the values of the recommended configuration lie, or those of `top` where
+        none is recommended; none while the study runs.
     """
 
     record: StudyRecord
@@ -40,6 +47,7 @@ class StudyResults:
     posterior: PosteriorSummary | None
     outcomes: Sequence[Outcome]
     top: Outcome | None
+    ends: Sequence[RangeEnd]
 
 
 def read_results(study: StudyFolder, *, running: bool = False) -> StudyResults:
@@ -56,13 +64,19 @@ def read_results(study: StudyFolder, *, running: bool = False) -> StudyResults:
     ranked = [] if running else rank(outcomes, posterior)
     top_id = ranked[0]["trial_id"] if ranked else None
     shown = recommendable(outcomes, top_id, study, record)
+    confirmation = confirmation and confirmation.current()
+    top = next((outcome for outcome in shown if outcome.trial_id == top_id), None)
+    ranked_ids = [row["trial_id"] for row in ranked]
+    recommended = recommended_configuration(record, distinct_trials(shown), ranked_ids, confirmation)
+    answer = recommended.trial if recommended else top
     return StudyResults(
         record,
         study.read_proposals(),
-        confirmation and confirmation.current(),
+        confirmation,
         posterior,
         shown,
-        next((outcome for outcome in shown if outcome.trial_id == top_id), None),
+        top,
+        checked_range_ends(record, answer, shown) if answer and not running else (),
     )
 
 
@@ -121,6 +135,7 @@ def write_results(results: StudyResults, reports_dir: Path, *, running: bool = F
         confirmation=results.confirmation,
         posterior=results.posterior,
         proposals=results.proposals,
+        ends=results.ends,
         running=running,
     )
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune.analysis.range_ends import RangeEnd
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import KindPosterior
@@ -64,12 +65,14 @@ def answer(
     predicted: Sequence[KindPosterior] = (),
     *,
     proposals: Sequence[Proposal] = (),
+    ends: Sequence[RangeEnd] = (),
     running: bool = False,
 ) -> Answer:
     """Return the answer of a study; `running` says that it goes on.
 
     `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first; `predicted` is
-    what a surrogate expects of each kind, and `proposals` hold what it expected of each trial.
+    what a surrogate expects of each kind, and `proposals` hold what it expected of each trial. `ends` are
+    those of ranges at which the recommended values lie.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     measured = [by_id[trial_id] for trial_id in ranked]
@@ -103,7 +106,10 @@ def answer(
             _cost_fact(study, outcomes, confirmation),
         ),
         picture=picture,
-        notes=(*([errors] if errors else []), *answer_notes(study, outcomes, recommended, confirmation)),
+        notes=(
+            *([errors] if errors else []),
+            *answer_notes(study, outcomes, recommended, confirmation, ends),
+        ),
         command_title=_command_title(recommended),
         command=None if recommended.overrides is None else formatting.command(recommended.overrides),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tune.analysis.hold_probability import hold_probability
 from tune.analysis.model_error_sources import covered_frac
-from tune.analysis.range_ends import range_ends
+from tune.analysis.range_ends import RangeEnd
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.analysis.slo import figure_s, share_text
 from tune.records.confirmation import SUFFIX, Confirmation
@@ -21,7 +21,7 @@ from tune.report.confirmation_text import (
     format_share,
 )
 from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
-from tune.report.range_end_text import describe_ends, widening_command
+from tune.report.range_end_text import describe_ends, describe_final_ends, widening_command
 from tune.report.recommended import (
     RecommendedConfiguration,
     configuration_label,
@@ -104,8 +104,12 @@ def answer_notes(
     outcomes: Sequence[Outcome],
     recommended: RecommendedConfiguration,
     confirmation: Confirmation | None,
+    ends: Sequence[RangeEnd],
 ) -> list[str]:
-    """Return notes on the recommended configuration: how to be surer, what limits it, what to try."""
+    """Return notes on the recommended configuration: how to be surer, what limits it, what to try.
+
+    `ends` are those of ranges at which its values lie.
+    """
     trial = recommended.trial
     notes = [
         *_confirmation_notes(study, outcomes, recommended, confirmation),
@@ -114,7 +118,7 @@ def answer_notes(
         *_bottleneck_notes(trial),
         *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
-        *_edge_notes(study, outcomes, trial),
+        *_edge_notes(study, ends),
     ]
     if ended := describe_end(study):
         notes.append(f"Why the study ended: {ended}.")
@@ -240,7 +244,10 @@ def _changed_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcom
     return [f"Changed from the baseline: {', '.join(changed)}."] if changed else []
 
 
-def _edge_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
+def _edge_notes(study: StudyRecord, ends: Sequence[RangeEnd]) -> list[str]:
     """Return the settings of the best trial at an end of their range, and the command that widens it."""
-    ends = range_ends(study, best, outcomes)
-    return [f"{describe_ends(ends)}: {widening_command(study, ends)}."] if ends else []
+    final = describe_final_ends(ends)
+    return [
+        *([f"{described}: {widening_command(study, ends)}."] if (described := describe_ends(ends)) else []),
+        *([f"{final}."] if final else []),
+    ]
