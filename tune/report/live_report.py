@@ -1,22 +1,19 @@
-"""Rewrite the page of a study while it runs, seldom enough to cost almost nothing."""
+"""Rewrite the page of a study after each batch of its trials, unless that costs more than little."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-MIN_INTERVAL_S = 20.0
-"""Shortest time between two rewrites."""
-
 MAX_SHARE = 0.03
 """Largest share of the study's time that rewriting takes."""
 
 
 class LiveReport:
-    """Call `write` after trials have ended, at intervals; a failure of it never reaches the study.
+    """Call `write` after each batch of trials; a failure of it never reaches the study.
 
-    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `say`
-    receives the first failure in words, and `clock` returns seconds.
+    A batch is left out where rewriting after it would take more than MAX_SHARE of the time. `say` receives
+    the first failure in words, and `clock` returns seconds.
     """
 
     def __init__(
@@ -41,4 +38,4 @@ class LiveReport:
                 self._say(f"the report was not rewritten, the study goes on: {error}")
             self._failed = True
         ended_s = self._clock()
-        self._due_s = ended_s + max(MIN_INTERVAL_S, (ended_s - began_s) / MAX_SHARE)
+        self._due_s = ended_s + (ended_s - began_s) / MAX_SHARE
