@@ -1,15 +1,16 @@
-# Fresh Debian machine: python3 with venv and pip, make. Everything else is installed into .venv and .venv-dynamo.
+# Fresh Debian machine: python3 with venv and pip, make. Everything else is installed into .venv, .venv-dynamo and .kernels.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := .kernels/.installed
 
-.PHONY: demo test quick faults bench reference api dynamo gpu slurm clean
+.PHONY: demo test quick faults bench reference api dynamo kernels gpu slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split load.mode=capacity study.n_trials=12
 
-test: $(STAMP) dynamo slurm   ## lint, types, layers and every test; coverage by the quick ones
+test: $(STAMP) dynamo kernels slurm   ## lint, types, layers and every test; coverage by the quick ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not faults" || { [ $$? -eq 1 ] && \
 	  echo "Once more, alone: a test that fails only beside others is to be mended" && \
@@ -36,6 +37,13 @@ api: $(STAMP)           ## the API reference in build/api, from the docstrings
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo
 
+kernels: $(KERNELS)     ## AIConfigurator, of which the tests take step times, into .kernels
+
+$(KERNELS): $(STAMP) scripts/kernels_requirements.txt
+	rm -rf .kernels
+	$(BIN)/python -m pip install --quiet --no-deps --target .kernels --requirement scripts/kernels_requirements.txt
+	touch $@
+
 gpu: $(STAMP)           ## one run on the two GPUs of this machine, into build/gpu; ENGINE_PYTHON has Dynamo and vLLM
 	PYTHON=$(BIN)/python scripts/gpu_run.sh build/gpu
 
@@ -49,4 +57,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-dynamo .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-dynamo .kernels .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

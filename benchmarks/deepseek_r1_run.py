@@ -59,7 +59,7 @@ GB200-NVL72_GB200-186GB_aarch64x72/Interactive/deepseek-r1.py (workers, frontend
 GB200-NVL72_GB200-186GB_aarch64x16/Interactive/disagg_decode/deepseek-r1.yml (decode engine). The file of the
 prefill engine was not found: its batch, token budget and draft tokens are assumed."""
 
-VALUES = {"prefill_scale": 0.826, "decode_scale": 0.676, "ttft_overhead_s": 0.163, "draft_spread_frac": 0.071}
+VALUES = {"prefill_scale": 0.888, "decode_scale": 0.726, "ttft_overhead_s": 0.161, "draft_spread_frac": 0.071}
 """The parameters as fitted."""
 
 FITTED: tuple[MetricName, ...] = tuple(

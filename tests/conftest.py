@@ -91,6 +91,19 @@ def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
         yield (f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}", *port_overrides())
 
 
+@pytest.fixture
+def kernels(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this process and those that it starts import the installed AIConfigurator; return its folder."""
+    folder = root / ".kernels"
+    if not (folder / ".installed").exists():
+        cannot(f"no AIConfigurator in {folder}: make kernels installs it")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
+    return folder
+
+
 @pytest.fixture(scope="session")
 def slurm_nodes() -> Iterator[SlurmRack]:
     """Start eighteen nodes of real Slurm on this machine for all tests of this process."""

@@ -36,6 +36,7 @@ YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 GALLERY = "reports/README.md"
 """Commands that made the gallery: they take minutes, and other documents run their like."""
+KERNELS = "step_source=aiconfigurator"
 RUNNABLE = [
     document
     for document in DOCUMENTS
@@ -61,9 +62,13 @@ def is_preflighted(command: str) -> bool:
 
 
 def runs_here(command: str) -> bool:
-    """Return whether a command runs on the simulated rack; make, Slurm and Dynamo have tests of their own."""
+    """Return whether a command runs on the simulated rack.
+
+    What needs make, Slurm, Dynamo or AIConfigurator has tests of its own.
+    """
     slurm = "cluster=slurm" in command and not (does(command, "plan") or does(command, "image"))
-    return command.startswith("python -m tune ") and "cluster=local" not in command and not slurm
+    elsewhere = "cluster=local" in command or KERNELS in command
+    return command.startswith("python -m tune ") and not elsewhere and not slurm
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -128,6 +133,17 @@ def test_a_cluster_accepts_the_commands_that_need_one(tmp_path: Path, slurm: Slu
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
         assert "The configuration can run" in done.stdout
     assert len(needing) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+def test_the_commands_with_measured_kernels_run(elsewhere: Path) -> None:
+    needing = [command for document in RUNNABLE for command in commands(document) if KERNELS in command]
+    for command in dict.fromkeys(needing):
+        done = run(command, elsewhere)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert "-19 to +87 %" in done.stderr
+    assert needing
 
 
 @pytest.mark.slow
@@ -296,51 +312,3 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "chunks-sim" / "index.html").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "words", "output"),
-    [
-        ("simulate.py", ["--counts", "1000"], "16 ranks a worker"),
-        ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
-        ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
-        ("two_published_runs.py", ["--shuffles", "2"], "2 of 2 shuffles"),
-        ("deepseek_r1_run.py", ["--shuffles", "1"], "2P4D, 64 queries/s, 1 shuffles"),
-        ("deepseek_r1_users.py", [], "12 users  tpot_mean_s            0.003698  0.003688   -0.3%  fitted"),
-        ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
-        ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
-        ("render_recipes.py", ["tests/data/recipes"], "whole, 0 broken, 0 differs, 0 refused"),
-        ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
-        ("startup_time.py", ["--pairs", "1"], "imports    CPU"),
-        ("ask_time.py", ["--trials", "3", "--searches", "surrogate"], "ms at 3;"),
-        ("long_study.py", ["--trials", "3", "--log-lines", "1000"], "action=parse, 0 MB"),
-        ("page_open_time.py", ["--trials", "20", "--times", "1"], "ms median"),
-        ("capacity_study_time.py", ["--trials", "1"], "pools kept     1 trials"),
-        (
-            "short_probes.py",
-            ["--configurations", "1", "--shuffles", "2", "--verdicts", "2", "--processes", "1"],
-            "late requests",
-        ),
-        (
-            "search_synthetic_racks.py",
-            ["--racks", "0", "--noise-seeds", "1", "--methods", "random", "--processes", "1"],
-            "| random | 1 |",
-        ),
-        ("guaranteed_rates.py", ["--racks", "1", "--processes", "1"], "of fresh runs held"),
-        ("calibration_of_search.py", ["best", "--problems", "0"], "10 dimensions"),
-        ("gpu_predictions.py", [], "capacity, queries/s: 27.53 / 27.79  -1%"),
-        ("gpu_predictions.py", ["--gaps"], "us a token, none off by more than 0.34 ms"),
-        ("gpu_predictions.py", ["--rack", "h200_x2_stalls"], "| fresh | 238 / 213  +12% |"),
-    ],
-)
-def test_the_documented_benchmarks_run(script: str, words: list[str], output: str) -> None:
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert output in done.stdout, done.stdout

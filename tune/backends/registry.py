@@ -101,7 +101,10 @@ def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -
 
 def _check_simulator(settings: Settings) -> Sequence[Finding]:
     """Return findings on settings that the simulator ignores."""
-    return check_simulated(settings.trial_spec, settings.cluster.calibration)
+    from tune.sim.kernel_steps import check_kernels  # noqa: PLC0415  (as the simulator, where it is used)
+
+    spec, calibration = settings.trial_spec, settings.cluster.calibration
+    return (*check_simulated(spec, calibration), *check_kernels(spec, calibration))
 
 
 def _check_local(settings: Settings) -> Sequence[Finding]:

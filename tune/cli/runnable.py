@@ -52,7 +52,7 @@ def _check_closed_loop(settings: Settings) -> Iterator[Finding]:
 def _check_surrogate(settings: Settings) -> Iterator[Finding]:
     """Yield what the surrogate cannot time: it knows the roofline alone."""
     yield from check_timed(settings.trial_spec)
-    for name in ("prefill_steps", "decode_steps"):
+    for name in ("prefill_steps", "decode_steps", "step_source"):
         if getattr(settings.cluster.calibration, name, None):
             yield Finding(
                 "error",

@@ -248,6 +248,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.calibration.large_batch_weight_reads": ("reads", "Hypothesis: further reads of the weights in decode steps above 128 sequences; 0: off."),
     "cluster.calibration.prefill_steps": ("", "CSV file with the measured step times of a prefill worker, as action=steps writes it; null: the roofline."),
     "cluster.calibration.decode_steps": ("", "CSV file with the measured step times of a decode worker; null: the roofline."),
+    "cluster.calibration.step_source": ("", "Where steps without a table come from: aiconfigurator, sums of kernels that it measured (pip install 'tune[kernels]'); null, the roofline."),
     "cluster.calibration.bring_up_s": ("s", "Time to start a deployment, counted in GPU-hours and in no latency."),
 }
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from tune.engines.registry import engine_of
 from tune.spec.cluster import Calibration
 from tune.spec.draft_acceptance import PUBLISHED_ACCEPTANCE
+from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.rules import check_deployment, check_load
-from tune.spec.split import ROLES
-from tune.spec.step_table import draft_tokens
+from tune.spec.step_table import PHASES, draft_tokens
 from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 from tune.workload.checks import check_workload
@@ -41,7 +41,7 @@ def check_simulated(spec: TrialSpec, calibration: Calibration | None = None) -> 
             "tune/sim",
         )
         for pool in spec.pools
-        if (keys := [key for key in pool.engine.passed_through if key not in pool.engine.untimed])
+        if (keys := [key for key in pool.engine.passed_through if key not in _followed(pool.engine)])
     )
     return (
         *check_timed(spec, calibration),
@@ -54,6 +54,11 @@ def check_simulated(spec: TrialSpec, calibration: Calibration | None = None) -> 
         *_simplified_frontends(spec),
         *_simplified_router(spec),
     )
+
+
+def _followed(engine: Engine) -> frozenset[str]:
+    """Return the keys without a typed setting that memory, shapes or steps follow, or that are refused."""
+    return engine.counted_keys | frozenset(engine.untimed)
 
 
 def _aggregated_users(spec: TrialSpec) -> Iterator[Finding]:
@@ -71,9 +76,9 @@ def _aggregated_users(spec: TrialSpec) -> Iterator[Finding]:
 
 def _scaled_tables(calibration: Calibration | None) -> Iterator[Finding]:
     """Yield scales of measured steps: those of the shipped calibration were fitted to the roofline."""
-    for role in ROLES:
+    for role in PHASES:
         scale = getattr(calibration, f"{role}_scale", 1.0)
-        if getattr(calibration, f"{role}_steps", None) and scale != 1:
+        if calibration and calibration.has_table(role) and scale != 1:
             yield Finding(
                 "warning",
                 f"cluster.calibration.{role}_scale",

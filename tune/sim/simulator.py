@@ -19,6 +19,7 @@ from tune.sim.admission import answered_tokens, rejections, reserved_kv_tokens
 from tune.sim.aggregated import serve_by_one_pool
 from tune.sim.closed_serving import serve_users
 from tune.sim.disaggregated import serve_by_two_pools
+from tune.sim.kernel_steps import with_kernel_steps
 from tune.sim.served import Accepted, Served, answer_delays_s
 from tune.spec.cluster import Calibration
 from tune.spec.split import Role, Split
@@ -52,7 +53,7 @@ def simulate_serving(
     Raises
     ------
     ConfigurationError
-        If a pool has no workers or the dataset is wrong.
+        If a pool has no workers, the dataset is wrong, or the calibration's source of step times has none.
     """
     if spec.load.is_closed_loop:
         return _simulate_users(spec, calibration)
@@ -104,6 +105,7 @@ def simulate_requests(
         If a pool has no workers.
     """
     _require_workers(spec.split)
+    calibration = with_kernel_steps(spec, calibration)
     demand = _demand(spec, lengths, max_answer)
     arrival_s = scheduled_ns[demand.is_accepted] / 1e9 + calibration.ttft_overhead_s
     accepted = demand.accepted(arrival_s, float(scheduled_ns[-1]) / 1e9)
@@ -116,6 +118,7 @@ def simulate_requests(
 def _simulate_users(spec: TrialSpec, calibration: Calibration) -> RequestLog:
     """Simulate a closed loop. A user whose request is rejected sends the next one at once."""
     _require_workers(spec.split)
+    calibration = with_kernel_steps(spec, calibration)
     lengths = request_lengths(spec.load, spec.load.expected_queries)
     demand = _demand(spec, lengths, None)
     accepted, served, tokens_s = serve_users(spec, calibration, demand.accepted(np.zeros(0), math.inf))

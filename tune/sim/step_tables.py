@@ -28,6 +28,9 @@ from tune.spec.step_table import Phase, StepRow
 SHORTEST_STEP_S = 1e-6
 """Shortest step, seconds: lines towards small steps may end below 0. Chosen here: far below real ones."""
 
+_LEAST_SHARE = 0.0005
+"""Share of extrapolated steps that is worth a warning. Chosen here: less is shown as 0.0 %."""
+
 _MAX_KNOTS = 64
 """Points at which curves are held. Chosen here: decode steps are summed in closed form between two."""
 
@@ -178,7 +181,7 @@ def warn_of_extrapolation(calibration: Calibration, steps: Mapping[Phase, IntArr
     for phase, counted in steps.items():
         rows = calibration.prefill_steps if phase == "prefill" else calibration.decode_steps
         total, outside = counted.sum(0).tolist()
-        if rows and outside and (phase, rows) not in _WARNED:
+        if rows and outside >= _LEAST_SHARE * total > 0 and (phase, rows) not in _WARNED:
             _WARNED.add((phase, rows))
             warnings.warn(
                 f"cluster.calibration.{phase}_steps: {outside / total:.1%} of the simulated {phase} steps "

@@ -13,7 +13,7 @@ from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, Positiv
 from tune.spec.draft_acceptance import Acceptance
 from tune.spec.environment import CommandWords, Environment
 from tune.spec.slurm_time import time_limit_s
-from tune.spec.step_table import DecodeRows, PrefillRows
+from tune.spec.step_table import DecodeRows, Phase, PrefillRows
 
 _DEFAULT_MPI = "pmix"
 
@@ -77,6 +77,10 @@ class Calibration(SparseModel):
     token of a KV cache that is sent holds up the steps of both its workers for `kv_stall_token_s`. Both are 0
     where they are None.
 
+    With `step_source` aiconfigurator the steps of a phase without a table are sums of kernels that
+    AIConfigurator measured (tune/sim/kernel_steps.py), for every shape of a pool; they are like those of a
+    table. Where it is None, such steps are those of the roofline.
+
     `rank_router` is how a worker with attention data parallelism divides its requests among its ranks, by
     their prompts' tokens where it is None.
 
@@ -99,6 +103,7 @@ class Calibration(SparseModel):
     bring_up_s: NonNegativeFloat
     prefill_steps: PrefillRows | None = None
     decode_steps: DecodeRows | None = None
+    step_source: Literal["aiconfigurator"] | None = None
     decode_step_gap_s: NonNegativeFloat | None = None
     kv_stall_token_s: NonNegativeFloat | None = None
     rank_router: RankRouter | None = None
@@ -107,8 +112,12 @@ class Calibration(SparseModel):
 
     @property
     def has_tables(self) -> bool:
-        """Return whether a table times the steps of a pool."""
-        return bool(self.prefill_steps or self.decode_steps)
+        """Return whether a table times the steps of a pool, of a file or of `step_source`."""
+        return bool(self.prefill_steps or self.decode_steps or self.step_source)
+
+    def has_table(self, phase: Phase) -> bool:
+        """Return whether a table times the steps of a phase, of a file or of `step_source`."""
+        return bool(self.step_source or (self.prefill_steps if phase == "prefill" else self.decode_steps))
 
 
 class Deadlines(FrozenModel):

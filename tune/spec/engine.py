@@ -198,6 +198,11 @@ class Engine(WithEnvironment):
         return self.untimed
 
     @property
+    def counted_keys(self) -> frozenset[str]:
+        """Return the paths of `passed_through` that the memory and the shape of a worker follow."""
+        return frozenset()
+
+    @property
     def passed_through(self) -> Mapping[str, Any]:
         """Return the keys that reach the engine as they are, without a typed setting here."""
         return {}

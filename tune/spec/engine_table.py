@@ -25,13 +25,17 @@ class EngineReference:
     methods of EngineAdapter (tune/engines/base.py) and is made without arguments. `recipe_name` is what
     recipes of other programs call the engine, None where none is read or written; then the adapter has the
     methods of EngineFileReader too. `recipe_options` are the options of `stack` and of every pool with which
-    its recipes are composed, None where these follow Dynamo's generation.
+    its recipes are composed, None where these follow Dynamo's generation. `kernels_name` is what
+    AIConfigurator calls the engine, None where it has no kernels of it. With `experts_take_mxfp8` its experts
+    in MXFP4 take activations in MXFP8 on Blackwell.
     """
 
     settings: str
     adapter: str
     recipe_name: str | None = None
     recipe_options: tuple[str, str] | None = None
+    kernels_name: str | None = None
+    experts_take_mxfp8: bool = False
 
 
 ENGINES: dict[str, EngineReference] = {
@@ -39,16 +43,21 @@ ENGINES: dict[str, EngineReference] = {
         settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
         adapter="tune.engines.trtllm.adapter:TrtLlm",
         recipe_name="trtllm",
+        kernels_name="trtllm",
+        experts_take_mxfp8=True,
     ),
     "dynamo_mocker": EngineReference(
         settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
         adapter="tune.engines.dynamo_mocker.adapter:DynamoMocker",
+        kernels_name="trtllm",
+        experts_take_mxfp8=True,
     ),
     "dynamo_vllm": EngineReference(
         settings="tune.engines.dynamo_vllm.vllm_engine:VllmEngine",
         adapter="tune.engines.dynamo_vllm.adapter:DynamoVllm",
         recipe_name="vllm",
         recipe_options=("dynamo_vllm", "vllm"),
+        kernels_name="vllm",
     ),
 }
 """The engines by the name that the setting `stack.engine` gives them. The mock engine stands for workers of

@@ -47,7 +47,7 @@ def check_timed(spec: TrialSpec, calibration: Calibration | None = None) -> tupl
 def _has_tables(role: Role, calibration: Calibration | None) -> bool:
     """Return whether tables time all steps of a pool; those of aggregated workers are of both phases."""
     phases = PHASES if role == "aggregated" else (role,)
-    return calibration is not None and all(getattr(calibration, f"{phase}_steps") for phase in phases)
+    return calibration is not None and all(map(calibration.has_table, phases))
 
 
 def _mixed_stages(spec: TrialSpec) -> Iterator[Finding]:

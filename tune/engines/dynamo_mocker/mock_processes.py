@@ -141,7 +141,7 @@ def mock_calibration(facts: ClusterFacts) -> Calibration:
                 f"cluster.calibration.{name}: found {getattr(calibration, name):g}, expected 1 with stack "
                 "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
             )
-    for name in ("prefill_steps", "decode_steps"):
+    for name in ("prefill_steps", "decode_steps", "step_source"):
         if getattr(calibration, name):
             raise ConfigurationError(
                 f"cluster.calibration.{name}: found a table, expected null with stack dynamo_v1_mocker: mock "

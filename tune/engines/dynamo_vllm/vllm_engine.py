@@ -153,6 +153,11 @@ class VllmEngine(Engine):
         return self.model_copy(update={"cudagraph_capture_sizes": listed, "enforce_eager": not sizes})
 
     @property
+    def counted_keys(self) -> frozenset[str]:
+        """Return the key that divides the experts among ranks."""
+        return frozenset({"extra.enable_expert_parallel"})
+
+    @property
     def untimed(self) -> Mapping[str, str]:
         """Return what data parallelism and speculative decoding do, where `extra` has them."""
         found = {}

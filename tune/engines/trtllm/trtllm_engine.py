@@ -213,6 +213,11 @@ class TrtLlmEngine(Engine):
         return {path: effect for path, effect in self.untimed.items() if path not in known}
 
     @property
+    def counted_keys(self) -> frozenset[str]:
+        """Return the keys that divide the experts among ranks."""
+        return frozenset({"extra.moe_expert_parallel_size", "extra.moe_tensor_parallel_size"})
+
+    @property
     def passed_through(self) -> Mapping[str, Any]:
         """Return the keys without a typed setting by path, and a chunking policy that is not simulated."""
         keys = {f"extra.{key}": value for key, value in self.extra.items()}
