@@ -214,6 +214,20 @@ def test_slots_are_the_bottleneck_when_smaller_or_all_used():
     )
 
 
+@pytest.mark.parametrize(("batch", "advised"), [(96.0, None), (100.0, "up to 25"), (250.0, "up to 63")])
+def test_cuda_graphs_are_those_of_one_rank_of_a_worker(batch, advised):
+    """Four ranks of up to 24 sequences need no larger graphs than 24."""
+    ranked = (
+        *("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[8,24]"),
+        "+decode.extra={enable_attention_dp: true}",
+    )
+    slots = use(tail_slot_s=3.0, decode_batch_max=batch)
+    texts = [advice.text for advice in bottleneck(slots, overrides=ranked).recommendations]
+    assert [text for text in texts if "CUDA graphs" in text] == (
+        [f"CUDA graphs for decode batches {advised}"] if advised else []
+    )
+
+
 @pytest.mark.parametrize(
     ("tpot", "first"), [(0.89, "a wider decode batch"), (0.91, "one more decode worker")]
 )

@@ -143,6 +143,8 @@ def _for_step(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommend
 def _for_any_batch(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to what keeps a batch smaller or its steps longer than they need be."""
     batch = context.breakdown.decode_batch_max if context.breakdown else None
+    if batch is not None:
+        batch = math.ceil(batch / spec.decode.attention_ranks)
     yield from engine_of(spec).recommend(spec, Remedy("fuller_batches", batch=batch))
 
 
