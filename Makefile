@@ -12,7 +12,7 @@ demo: $(STAMP)          ## the main job on the simulated rack, ending with a ran
 
 test: $(STAMP) dynamo kernels slurm   ## lint, types, layers and every test; coverage by the quick ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not faults" || { [ $$? -eq 1 ] && \
+	$(BIN)/python -m pytest -n 5 --dist worksteal -m "slow and not faults" || { [ $$? -eq 1 ] && \
 	  echo "Once more, alone: a test that fails only beside others is to be mended" && \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "slow and not faults"; }
 
