@@ -55,34 +55,34 @@ RETIRED = {
 """Words that are gone, and what is said instead (docs/glossary.md)."""
 
 _VERBS = """
-Accept Accumulate Adapt Add Admit Advance Allocate Allow Anchor Annotate Answer Append Apply
+Accept Accumulate Act Adapt Add Admit Advance Allocate Allow Anchor Annotate Answer Append Apply
 Approximate Arrange Ask Assemble Assert Assign Attach Average Await Balance Begin Bind Block Bring
 Broadcast Build Cache Calibrate Call Cancel Cap Capture Carry Catch Centre Change Check Choose Claim
 Classify Clean Clear Climb Clip Close Coerce Collect Colour Combine Compare Compile Complete Compose
 Compute Concatenate Condition Confirm Connect Construct Consume Contain Control Convert Copy Correct
-Count Create Cut Decide Declare Decode Deduplicate Defer Define Delay Delete Deploy Derive Describe
-Destroy Detect Discard Dispatch Display Divide Do Download Draw Drive Drop Embed Emit Emulate Encode
-End Enforce Enqueue Ensure Enter Enumerate Escape Estimate Evaluate Exchange Exclude Execute Exit
-Expand Expect Explain Export Express Extend Extract Factorise Fail Feed Fetch Fill Filter Find
-Finish Fit Flag Flatten Flush Follow Forecast Forget Fork Format Free Freeze Gather Generate Get
-Give Group Guarantee Guard Hand Handle Highlight Hold Identify Ignore Implement Import Improve Infer
-Inherit Initialise Insert Inspect Install Integrate Interpolate Interpret Invert Iterate Join Judge
-Keep Kill Label Launch Lay Learn Leave Let Lift Limit Link List Listen Load Locate Lock Log Look
-Lower Maintain Make Map Mark Mask Match Measure Mend Merge Migrate Minimise Mirror Mock Model
-Monitor Move Multiply Name Narrow Normalise Note Notify Observe Occupy Offer Open Optimise Override
-Pack Pair Parse Pass Pause Perform Persist Pick Pin Place Plan Plot Poll Pool Populate Predict
-Prefix Prepare Present Preserve Print Propose Protect Prove Provide Prune Publish Pull Push Put
+Count Create Cut Damage Decide Declare Decode Deduplicate Defer Define Delay Delete Deploy Derive
+Describe Destroy Detect Discard Dispatch Display Divide Do Download Draw Drive Drop Embed Emit Emulate
+Encode End Enforce Enqueue Ensure Enter Enumerate Escape Estimate Evaluate Exchange Exclude Execute Exit
+Expand Expect Explain Export Express Extend Extract Factorise Fail Feed Fetch Fill Filter Find Finish
+Fit Flag Flatten Flush Follow Forecast Forget Fork Format Free Freeze Gather Generate Get Give Group
+Guarantee Guard Hand Handle Have Highlight Hold Identify Ignore Implement Import Improve Infer Inherit
+Initialise Inject Insert Inspect Install Integrate Interpolate Interpret Invert Issue Iterate Join Judge
+Keep Kill Label Launch Lay Lead Learn Leave Let Lift Limit Link List Listen Load Locate Lock Log Look
+Lower Maintain Make Map Mark Mask Match Measure Mend Merge Migrate Minimise Mirror Mock Model Monitor
+Mount Move Multiply Name Narrow Normalise Note Notify Number Observe Occupy Offer Open Optimise Override
+Pack Pair Parse Pass Pause Perform Persist Pick Pickle Pin Place Plan Plot Poll Pool Populate Predict
+Prefix Prepare Present Preserve Press Print Propose Protect Prove Provide Prune Publish Pull Push Put
 Quantise Query Queue Quote Raise Rank Rate Reach Read Reap Rebuild Receive Recognise Recommend
-Reconstruct Record Reduce Refer Refine Refit Refuse Register Reject Release Reload Remember Remove
-Rename Render Reopen Reorder Repeat Replace Replay Report Represent Reproduce Request Require
-Resample Rescale Reseed Reserve Reset Reshape Resolve Respond Restore Restrict Resume Retry Return
-Reuse Reverse Revoke Rewind Rewrite Rotate Round Route Run Sample Save Scale Schedule Score Scrape
-Search Select Send Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Signal Simplify
-Simulate Skim Skip Sleep Smooth Solve Sort Spawn Specify Split Spread Stand Start Stay Step Stop
-Store Stratify Stream Strip Submit Substitute Subtract Suggest Sum Summarise Supervise Supply
-Survive Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
-Translate Trim Truncate Try Turn Undo Unify Unlock Unpack Unpickle Unregister Update Use Validate
-Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Write Yield
+Reconstruct Record Recover Reduce Refer Refine Refit Refuse Register Reject Release Reload Remember
+Remove Rename Render Reopen Reorder Repeat Replace Replay Report Represent Reproduce Request Require
+Resample Rescale Reseed Reserve Reset Reshape Resolve Respond Restore Restrict Resume Retry Return Reuse
+Reverse Revoke Rewind Rewrite Rotate Round Route Run Sample Save Scale Schedule Score Scrape Search
+Select Send Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Signal Simplify Simulate Skim Skip
+Sleep Smooth Solve Sort Spawn Specify Split Spread Stand Start State Stay Step Stop Store Stratify
+Stream Strip Submit Substitute Subtract Suggest Sum Summarise Supervise Supply Survive Suspend Switch
+Synchronise Tabulate Tag Take Terminate Test Throw Tokenise Trace Track Train Transform Translate Trim
+Truncate Try Turn Undo Unify Unlock Unpack Unpickle Unregister Update Use Validate Vary Verify Visit
+Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Write Yield
 """
 """First words of docstrings. A new verb is added here; nouns and third persons are not."""
 
@@ -220,12 +220,14 @@ def test_no_file_has_a_conflict_of_a_merge_in_it() -> None:
 
 
 def test_docstrings_begin_with_a_verb() -> None:
+    """Docstrings of tests alone state what holds."""
     lines = []
-    for name, nodes in modules("tune/", "benchmarks/"):
+    for name, nodes in modules("tune/", "benchmarks/", "scripts/", "tests/"):
         for node in nodes:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node)
-                if docstring and not begins_with_verb(docstring):
+                is_test = getattr(node, "name", "").startswith("test_")
+                if docstring and not is_test and not begins_with_verb(docstring):
                     lines.append(f"{name}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0][:90]}")
     assert not lines, findings(lines)
 

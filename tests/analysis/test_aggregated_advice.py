@@ -1,4 +1,4 @@
-"""What is said of runs of aggregated workers: bottleneck, recommendations, model error, checks of the run."""
+"""Test what is said of aggregated workers: bottleneck, recommendations, model error, checks of the run."""
 
 from __future__ import annotations
 

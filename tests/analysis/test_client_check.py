@@ -1,4 +1,4 @@
-"""The load client is off where it sends late or computes all the time."""
+"""Test that a load client is named which sends late or computes all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU whose clocks heat or the power brake held down is named; what is missing is said."""
+"""Test that a GPU slowed by heat or by the power brake is named, and that missing samples are stated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of an aggregated worker on one GPU left: its records, its steps, what was predicted of it."""
+"""Test the records, steps and predictions of a recorded run of an aggregated worker on one GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run on two GPUs left: every reader opens it, and its figures follow from its requests."""
+"""Test that every reader opens a recorded run on two GPUs, and that its figures follow from its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guaranteed rates from repeated capacities."""
+"""Test guaranteed rates from repeated capacities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How probably a trial holds its SLO in a further shuffle, and the constraint that the search observes."""
+"""Test the probability that a trial holds its SLO in a further shuffle, and the constraint of the search."""
 
 from __future__ import annotations
 

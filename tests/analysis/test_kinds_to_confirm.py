@@ -1,4 +1,4 @@
-"""Which kinds of configurations a confirmation measures."""
+"""Test which kinds of configurations a confirmation measures."""
 
 from __future__ import annotations
 

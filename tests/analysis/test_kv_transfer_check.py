@@ -1,4 +1,4 @@
-"""KV transfers are judged by the engine's own times and sizes, and by what UCX may use."""
+"""Test that KV transfers are judged by the engine's times and sizes, and by what UCX may use."""
 
 from __future__ import annotations
 

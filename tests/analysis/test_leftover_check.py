@@ -1,4 +1,4 @@
-"""What frontends and workers held before the first query is read from the last scrape before it."""
+"""Test that work left before the first query is read from the last scrape before that query."""
 
 from __future__ import annotations
 

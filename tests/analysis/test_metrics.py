@@ -1,4 +1,4 @@
-"""Every consumer of the registry of metrics, walked over all limits that it declares."""
+"""Test every consumer of the registry of metrics with all limits that it declares."""
 
 import math
 from pathlib import Path

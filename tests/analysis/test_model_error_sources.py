@@ -1,4 +1,4 @@
-"""The error of the simulator's own model, by what a trial has in common with the calibrated run."""
+"""Test the error of the simulator's model, by what a trial has in common with the calibrated run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One more row in the table of metrics, in every process of a study: it reaches whatever shows metrics."""
+"""Test that a row added to the table of metrics reaches what shows metrics, in all processes of a study."""
 
 import csv
 import json

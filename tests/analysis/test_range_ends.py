@@ -1,4 +1,4 @@
-"""The best value at the end of its range: what is named, how far it is widened, and what cannot be."""
+"""Test which ranges end at the best value, how far they are widened, and which cannot be."""
 
 from __future__ import annotations
 

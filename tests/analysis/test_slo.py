@@ -1,4 +1,4 @@
-"""Verdicts on limits: quantiles by the exact binomial test, means by batch means, futility by either."""
+"""Test verdicts on limits: quantiles by the exact binomial test, means by batch means, futility by either."""
 
 from dataclasses import replace
 

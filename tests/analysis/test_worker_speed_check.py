@@ -1,4 +1,4 @@
-"""A worker that is slower than its peers by more than the threshold and the noise is named with its node."""
+"""Test that a worker slower than its peers by more than threshold and noise is named with its node."""
 
 from __future__ import annotations
 

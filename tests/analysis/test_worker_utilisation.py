@@ -136,7 +136,7 @@ def test_mean_is_linear_between_scrapes(tmp_path_factory: pytest.TempPathFactory
 
 
 def mean_over_arrivals(log: RequestLog, weights: np.ndarray) -> float:
-    """Mean sum of `weights` (n,) of the requests between first token and end, up to the last arrival."""
+    """Return the mean sum of `weights` (n,) of requests from first token to end, up to the last arrival."""
     until = log.scheduled_ns[-1]
     held_ns = np.minimum(log.done_ns, until) - np.minimum(log.first_token_ns, until)
     return float((held_ns * weights).sum() / until)

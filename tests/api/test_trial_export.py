@@ -1,4 +1,4 @@
-"""action=export of one trial of a recorded study, as a user asks for it."""
+"""Test action=export of one trial of a recorded study, as a user asks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backend owes the study, run against each of them."""
+"""Test what every backend owes the study, with each of them."""
 
 from __future__ import annotations
 

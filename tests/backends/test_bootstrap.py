@@ -1,4 +1,4 @@
-"""The script that makes the environment of the nodes: what it refuses, and says to do."""
+"""Test the script that makes the environment of the nodes: what it refuses, and what it advises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node that fails twice in a study is avoided by its further jobs, and named."""
+"""Test that a node that fails twice in a study is named, and avoided by its further jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Slurm's programs print, in every form they print it in."""
+"""Test the reading of job states in every form in which Slurm's programs print them."""
 
 from __future__ import annotations
 

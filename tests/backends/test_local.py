@@ -1,4 +1,4 @@
-"""The local backend: what the contract of all backends does not cover."""
+"""Test what the local backend does beyond the contract of all backends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ with LocalBackend(print, sys.argv[1]) as backend:
 
 @pytest.fixture
 def make_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTrial]:
-    """A trial of stand-ins; what a failed test leaves running is killed."""
+    """Provide a maker of trials of stand-ins, and kill what a failed test leaves running."""
     with ExitStack() as stack:
 
         def make(name: str = "one", **changes: Any) -> Trial:
@@ -51,7 +51,7 @@ def make_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
 
 @pytest.fixture
 def lock(tmp_path: Path) -> str:
-    """Another lock than that of other tests, which run at the same time."""
+    """Return the path of a lock that no other test uses, which may run at the same time."""
     return str(tmp_path)
 
 
@@ -60,8 +60,10 @@ def unheard(line: str) -> None:
 
 
 def accepts(backend: LocalBackend, trial: Trial, attempt: Path) -> bool:
-    """Whether the place takes the trial: a process that ends has no environment by which `alive` would know
-    it, and still holds the lock."""
+    """Return whether the place takes the trial.
+
+    A process that ends has no environment by which `alive` would know it, and still holds the lock.
+    """
     try:
         backend.submit(trial.spec, attempt)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""The bottleneck of simulated trials in which one is built in, and the effect of the recommended settings."""
+"""Test that a bottleneck built into a simulated trial is found, and that the recommended settings help."""
 
 from __future__ import annotations
 

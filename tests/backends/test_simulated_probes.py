@@ -1,4 +1,4 @@
-"""Several rates on one deployment of the simulated rack: what is left, and what it costs."""
+"""Test several rates on one deployment of the simulated rack: the files that they leave, and their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Slurm backend with replaced programs: what the contract of all backends does not cover."""
+"""Test what the Slurm backend does beyond the contract of all backends, with replaced programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cluster says before a job is submitted."""
+"""Test what a cluster is asked before a job is submitted, and what is said of its answers."""
 
 from __future__ import annotations
 

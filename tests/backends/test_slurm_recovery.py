@@ -1,4 +1,4 @@
-"""A Slurm study whose process was killed, or whose records were torn or late: no job is lost or doubled."""
+"""Test that killed processes and torn or late records of a Slurm study lose no job and double none."""
 
 from __future__ import annotations
 

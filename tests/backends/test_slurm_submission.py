@@ -1,4 +1,4 @@
-"""Submission to Slurm with replaced programs: options, refusals, patience."""
+"""Test the submission to Slurm with replaced programs: options, refusals, patience."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The majority of shuffles at a series of rates: as if each were asked at every rate."""
+"""Test that the majority of shuffles at a series of rates is as if each were asked at every rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the rate that one full run holds varies from shuffle to shuffle, on the simulated rack."""
+"""Test how far the rate that one full run holds varies between shuffles, on the simulated rack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found in the folder of a checkpoint: each fault alone, and none in a whole one."""
+"""Test that each fault of a checkpoint's folder is found alone, and none in a whole one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""action=calibrate as a user meets it: from measured runs to a file that a command selects."""
+"""Test action=calibrate as a user meets it: from measured runs to a file that a command selects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def tune(tmp_path: Path) -> Tune:
-    """`python -m tune` in a folder of its own."""
+    """Run `python -m tune` in a folder of its own."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

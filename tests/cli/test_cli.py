@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, exit codes, what is printed and what lies on disk."""
+"""Test the command line by real processes: exit codes, what is printed and what lies on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""action=confirm as a user meets it."""
+"""Test action=confirm as a user meets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every file of a study, damaged in every way: each action names it, or gives the answer that was there."""
+"""Test that each action names a damaged file of a study, or gives the answer that was there."""
 
 from __future__ import annotations
 

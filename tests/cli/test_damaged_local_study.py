@@ -1,4 +1,4 @@
-"""A study of this machine whose files are damaged: what was measured is read again, or the file is named."""
+"""Test that a local study with damaged files is read again from what was measured, or the file is named."""
 
 from __future__ import annotations
 

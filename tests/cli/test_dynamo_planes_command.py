@@ -1,4 +1,4 @@
-"""Real Dynamo with its mock engines: several frontends, a kv router, both request planes and discoveries."""
+"""Test real Dynamo with several frontends, a kv router, and both request planes and discoveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What action=image writes and prints."""
+"""Test what action=image writes and prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""action=import from the command line: what it writes and says, and that nothing half-written is left."""
+"""Test action=import on the command line: what it writes and says, and that no half-written file is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and kills of studies on the simulated rack, with real processes."""
+"""Test Ctrl-C and kills of studies on the simulated rack, with real processes."""
 
 from __future__ import annotations
 

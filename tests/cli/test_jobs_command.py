@@ -1,4 +1,4 @@
-"""A study's jobs from outside, on a Slurm whose programs are replaced: status, logs, cancel, preflight."""
+"""Test status, logs, cancel and preflight of a study's jobs, with Slurm's programs replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a study that runs: there after the first batch, true so far, and never in the study's way."""
+"""Test that the page of a running study is there after the first batch, is true, and delays no trial."""
 
 from __future__ import annotations
 

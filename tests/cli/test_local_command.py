@@ -1,4 +1,4 @@
-"""cluster=local as a user meets it; with real Dynamo and its mock engines where make dynamo put them."""
+"""Test cluster=local as a user meets it; with real Dynamo and its mock engines where they are installed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ COMMANDS = {
 
 
 def asks(folder: Path) -> bool:
-    """Whether the load client has begun to ask."""
+    """Return whether the load client has begun to ask."""
     logs = (folder / "runs").glob("single-local/*/raw/1/logs/*client.out")
     return any("queries over" in log.read_text() for log in logs)
 

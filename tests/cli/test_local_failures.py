@@ -1,4 +1,4 @@
-"""Workers on real Dynamo that reject their configuration, hang, or die behind a launcher that hides it."""
+"""Test workers on real Dynamo that reject their configuration, hang, or die behind a launcher."""
 
 from __future__ import annotations
 

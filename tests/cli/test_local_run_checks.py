@@ -1,4 +1,4 @@
-"""Checks of a run on real Dynamo, of which one mock engine is slower than its peer."""
+"""Test the checks of a run on real Dynamo in which one mock engine is slower than its peer."""
 
 from __future__ import annotations
 

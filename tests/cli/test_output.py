@@ -1,4 +1,4 @@
-"""What is printed on a terminal, into a pipe, and in an encoding that lacks characters."""
+"""Test what is printed on a terminal, into a pipe, and in an encoding that lacks characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What action=plan prints of a job: the steps, what they need, how long they take, what is not the user's."""
+"""Test what action=plan prints of a job: steps, their needs and times, and values that are placeholders."""
 
 from __future__ import annotations
 

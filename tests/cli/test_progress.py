@@ -1,4 +1,4 @@
-"""The progress of a study: what a terminal draws, and the plain lines elsewhere."""
+"""Test the progress of a study: what a terminal draws, and the plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old names of settings, and study folders of an earlier version: one message each, exit code 2."""
+"""Test that old names of settings and study folders of an earlier version get one message and exit code 2."""
 
 from __future__ import annotations
 

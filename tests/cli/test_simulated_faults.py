@@ -1,4 +1,4 @@
-"""Every fault at every moment of a study on the simulated rack: nothing lost, nothing changed, nothing left.
+"""Test every fault at every moment of a study on the simulated rack: no trial is lost, changed or left over.
 
 `make faults` runs them; test_interrupted_study.py has one kill in every run of the slow tests.
 """

@@ -1,4 +1,4 @@
-"""The software of the nodes is asked in the job: real Slurm and orchestrator, a stand-in for TensorRT-LLM."""
+"""Test that a job asks its nodes' software: real Slurm and orchestrator, a stand-in for TensorRT-LLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study on real Slurm stops before it would spend more GPU-hours than it may, with what runs (`slurm`)."""
+"""Test that a study on real Slurm stops before it would spend more GPU-hours than it may (`slurm`)."""
 
 from __future__ import annotations
 

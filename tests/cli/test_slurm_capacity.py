@@ -1,4 +1,4 @@
-"""A study on a cluster, without load.mode: each trial is one deployment, searched for its capacity.
+"""Test a study on a cluster, without load.mode: each trial is one deployment, searched for its capacity.
 
 Real Slurm, real Dynamo with mock engines, real LoadGen.
 """
@@ -54,7 +54,7 @@ def test_study_on_slurm_finds_the_capacity_of_each_deployment(
 
 
 def _require_kept(folders: list[Path], *processes: str) -> None:
-    """The later one's log of each of `processes`, and no other, is a link to the earlier one's."""
+    """Require that, of the later attempt's logs, only those of `processes` are links to the earlier one's."""
     first, second = sorted(
         folders, key=lambda each: json.loads((each / "attempt.json").read_text())["started_at"]
     )

@@ -1,4 +1,4 @@
-"""cluster=slurm as a user meets it, end to end: real Slurm, real Dynamo with mock engines, real LoadGen."""
+"""Test cluster=slurm end to end: real Slurm, real Dynamo with mock engines, real LoadGen."""
 
 from __future__ import annotations
 

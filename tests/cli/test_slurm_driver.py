@@ -1,4 +1,4 @@
-"""cluster=slurm and its driver: killed, interrupted, once, cancelled. Stubs replace Dynamo."""
+"""Test the driver of cluster=slurm killed, interrupted, run once, and cancelled. Stubs replace Dynamo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cluster=slurm where something fails: the folder says what, and no job and no process is left (`slurm`).
+"""Test that a fault under cluster=slurm is named in the folder and leaves no job and no process (`slurm`).
 
 Slurm, orchestrator, LoadGen and client are real; the deployment is made of stubs that start at once.
 """

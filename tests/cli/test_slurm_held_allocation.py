@@ -1,4 +1,4 @@
-"""A shell that holds an allocation (salloc) runs its trials there: real Slurm, stubs in place of Dynamo."""
+"""Test that a shell that holds an allocation (salloc) runs its trials there: real Slurm, stubs for Dynamo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cheap action imports: libraries that only other actions need, and engines not in use, stay away."""
+"""Test that a cheap action imports no library that only other actions need, and no engine not in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What action=steps reads, writes and prints."""
+"""Test what action=steps reads, writes and prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command without its study: every study is listed with its state and the command."""
+"""Test a command without its study: every study is listed with its state and the command."""
 
 from __future__ import annotations
 

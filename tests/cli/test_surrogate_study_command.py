@@ -1,4 +1,4 @@
-"""The posterior of a search reaches the terminal and the page, from the study's folder."""
+"""Test that the posterior of a search reaches terminal and page from the study's folder."""
 
 from __future__ import annotations
 

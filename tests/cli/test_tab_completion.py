@@ -1,4 +1,4 @@
-"""Tab completion in bash, for `tune` and `python -m tune`."""
+"""Test tab completion in bash, for `tune` and `python -m tune`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and files so large that nothing could be done with them end in one message."""
+"""Test that numbers and files too large for any use end in one message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of a command line: overrides, the action, folders of configuration, and what is neither."""
+"""Test the words of a command line: overrides, the action, folders of configuration, and what is neither."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The composed configuration: the reference, every shipped file, and what must not pass silently."""
+"""Test the composed configuration: the reference, every shipped file, and what must not pass silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`model.config`: sizes from a checkpoint's own files, what wins over them, and files that say nothing."""
+"""Test `model.config`: sizes from a checkpoint's files, what overrides them, and files that lack them."""
 
 from __future__ import annotations
 

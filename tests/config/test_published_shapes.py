@@ -1,4 +1,4 @@
-"""The published deployments in examples/mlperf_v6_0: what they launch, and that every GPU works."""
+"""Test what the published deployments in examples/mlperf_v6_0 launch, and that every GPU works."""
 
 from __future__ import annotations
 

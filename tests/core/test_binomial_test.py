@@ -1,4 +1,4 @@
-"""The exact binomial test, beside sums of the binomial terms that are kept here as an independent oracle."""
+"""Test the exact binomial test against sums of binomial terms, kept here as an independent oracle."""
 
 import math
 

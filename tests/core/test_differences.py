@@ -1,4 +1,4 @@
-"""Differences of nested mappings."""
+"""Test differences of nested mappings."""
 
 from __future__ import annotations
 

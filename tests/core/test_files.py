@@ -1,4 +1,4 @@
-"""Atomic files, and links in their way."""
+"""Test atomic files, and links in their way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that a process of another host owns, where locks do not reach that host."""
+"""Test a file that a process of another host owns, where locks do not reach that host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks on files, folders and names."""
+"""Test locks on files, folders and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text of other programs."""
+"""Test how text of other programs is made plain."""
 
 from __future__ import annotations
 

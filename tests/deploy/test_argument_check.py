@@ -1,4 +1,4 @@
-"""Software validates a plan by itself: real Dynamo 1.6.1, and stand-ins for TensorRT-LLM."""
+"""Test that software validates a plan by itself: real Dynamo 1.6.1, and stand-ins for TensorRT-LLM."""
 
 from __future__ import annotations
 

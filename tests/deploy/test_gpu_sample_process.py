@@ -1,4 +1,4 @@
-"""The command that samples GPUs, run by bash with a stand-in for nvidia-smi that prints as the real one."""
+"""Test the command that samples GPUs in bash, with a stand-in for nvidia-smi that prints as the real one."""
 
 from __future__ import annotations
 

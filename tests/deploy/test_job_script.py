@@ -1,4 +1,4 @@
-"""The job of a plan: its directives, its image and what is refused in them."""
+"""Test the job of a plan: its directives, its image and what is refused in them."""
 
 from __future__ import annotations
 

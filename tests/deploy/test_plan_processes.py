@@ -1,4 +1,4 @@
-"""The processes of a plan: what each generation starts, and on which nodes and GPUs."""
+"""Test which processes each generation of software starts, and on which nodes and GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that prefill and decode, as each engine starts them."""
+"""Test how each engine starts workers that prefill and decode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and values are checked against a list of arguments as large and as nested as TensorRT-LLM's own.
+"""Test that keys and values are checked against a schema as large and as nested as TensorRT-LLM's.
 
 The rows are generated: every key that is known here, below groups of groups, with every form of annotation
 that TensorRT-LLM's llm_args_golden_manifest.json (0004396, 60 kB) has. The file itself was read, not copied.

@@ -1,4 +1,4 @@
-"""vLLM's arguments are read as they were written."""
+"""Test that vLLM's arguments are read as they were written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT-LLM's YAML is read as it was written, in every generation."""
+"""Test that TensorRT-LLM's YAML is read as it was written, in every generation."""
 
 from __future__ import annotations
 

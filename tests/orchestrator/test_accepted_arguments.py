@@ -1,4 +1,4 @@
-"""Software that refuses a configuration ends an attempt before any worker starts; nothing else does."""
+"""Test that only software that refuses a configuration ends an attempt before any worker starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupt attempts with real processes: each ends with its record, and no process stays behind."""
+"""Test interrupted attempts with real processes: each ends with its record, and no process stays behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPUs are asked before and after a probe; whatever hinders that ends no attempt."""
+"""Test that the GPUs are sampled before and after a probe, and that no hindrance ends an attempt."""
 
 from __future__ import annotations
 

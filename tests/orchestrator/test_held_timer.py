@@ -1,4 +1,4 @@
-"""An attempt holds its GPUs until the next begins there, or all its processes have ended."""
+"""Test that an attempt holds its GPUs until the next begins there, or all its processes have ended."""
 
 from __future__ import annotations
 

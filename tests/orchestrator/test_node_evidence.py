@@ -1,4 +1,4 @@
-"""Every node reports while the arguments are checked; whatever hinders that ends no attempt."""
+"""Test that every node reports while the arguments are checked, and that no hindrance ends an attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint that is broken fails an attempt before any worker starts, and says what to do."""
+"""Test that a broken checkpoint fails an attempt before any worker starts, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that a plan starts and this machine lacks is named before anything starts."""
+"""Test that a program that a plan starts and this machine lacks is named before any process starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of runs in which the real load client met stand-ins for Dynamo's processes."""
+"""Test the checks of runs in which the real load client met stand-ins for Dynamo's processes."""
 
 from __future__ import annotations
 

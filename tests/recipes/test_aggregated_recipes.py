@@ -1,4 +1,4 @@
-"""Recipes of workers that prefill and decode, in every format, and the texts that are exported of them."""
+"""Test recipes of workers that prefill and decode, in every format, and the texts exported of them."""
 
 from __future__ import annotations
 

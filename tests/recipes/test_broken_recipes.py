@@ -1,4 +1,4 @@
-"""Recipes with values of other kinds than theirs: one message with file and line, whatever the value."""
+"""Test that a recipe with a value of the wrong kind gets one message with file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported is what the other program reads, and imports again as the trial that it was."""
+"""Test that the other program reads what is exported, and that it imports again as the trial that it was."""
 
 from __future__ import annotations
 

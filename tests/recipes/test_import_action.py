@@ -1,4 +1,4 @@
-"""Files and commands of action=import: nothing half-written stays, and what it prints runs."""
+"""Test that action=import leaves no half-written file, and that the command it prints runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes of models: of a checkpoint, of public models, and what is said of those without any."""
+"""Test the sizes of models: of a checkpoint, of public models, and the message for a model without any."""
 
 from __future__ import annotations
 

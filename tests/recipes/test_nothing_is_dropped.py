@@ -1,4 +1,4 @@
-"""Whatever a recipe holds is taken over, listed as left out, or refused: nothing is dropped in silence."""
+"""Test that each part of a recipe is taken over, listed as left out, or refused: none is dropped silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes of TensorRT-LLM and InferenceX, srt-slurm's schema 2, and engine pairs."""
+"""Test recipes of TensorRT-LLM and InferenceX, srt-slurm's schema 2, and engine pairs."""
 
 from __future__ import annotations
 

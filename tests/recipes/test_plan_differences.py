@@ -1,4 +1,4 @@
-"""The comparison of a plan with its recipe: it sees every difference that it claims to see."""
+"""Test that the comparison of a plan with its recipe sees every difference that it claims to see."""
 
 from __future__ import annotations
 

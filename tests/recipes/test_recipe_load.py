@@ -1,4 +1,4 @@
-"""What the benchmark of a recipe sends: users of a closed loop or a rate, as settings and as a sweep."""
+"""Test that users or a rate in the benchmark of a recipe become settings and a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No file, output or error of action=import holds a secret that stands in a recipe."""
+"""Test that no file, output or error of action=import holds a secret of a recipe."""
 
 from __future__ import annotations
 

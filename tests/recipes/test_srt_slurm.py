@@ -1,4 +1,4 @@
-"""Recipes of srt-slurm: what is read of them, what they plan, and what is listed as left out."""
+"""Test recipes of srt-slurm: what is read of them, what they plan, and what is listed as left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes with a base and overrides."""
+"""Test recipes with a base and overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of a capacity search."""
+"""Test records of a capacity search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever records, logs and configuration hold, reading them raises nothing but the declared errors."""
+"""Test that reading any records, logs or configuration raises only the declared errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nodes print of their GPUs becomes samples; a node that cannot say is named with the reason."""
+"""Test that what nodes print of their GPUs becomes samples, and that a silent node is named with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`posterior.json`, and the expected capacity of a proposal."""
+"""Test `posterior.json`, and the expected capacity of a proposal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record that is there and cannot be read is named, and never taken for one that is not there."""
+"""Test that a record that cannot be read is named, and never taken for a missing one."""
 
 from __future__ import annotations
 

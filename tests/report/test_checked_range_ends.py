@@ -1,4 +1,4 @@
-"""Ranges that end at the best value: what the simulator expects beyond, and what is said of it."""
+"""Test what the simulator expects beyond a range that ends at the best value, and what is said of it."""
 
 from __future__ import annotations
 

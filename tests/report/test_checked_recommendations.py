@@ -1,4 +1,4 @@
-"""Recommendations that nothing speaks against: rules, the study's own trials, capacity, the simulator."""
+"""Test that recommendations contradict no rule, no trial of the study, no capacity and no simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of two trials names first what ran, then what was set, then where."""
+"""Test that the comparison of two trials names first what ran, then the settings, then the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits that no trial measured: their sentence, their rows in the picture, and their line on a terminal."""
+"""Test how splits that no trial measured are shown: in a sentence, in the picture, on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of a study: sentence, tiles and notes."""
+"""Test the answer of a study: sentence, tiles and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: figures are drawn, the table works, and nothing is logged."""
+"""Test the page in a real browser: figures are drawn, the table works, and nothing is logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A capacity search in words: rates, cost, probes."""
+"""Test a capacity search in words: rates, cost, probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A confirmation on the page, in the answer and on a terminal."""
+"""Test a confirmation on the page, in the answer and on a terminal."""
 
 from __future__ import annotations
 

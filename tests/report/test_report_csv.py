@@ -1,4 +1,4 @@
-"""ranking.csv: every trial with its verdict, in the documented columns, with all digits."""
+"""Test ranking.csv: every trial with its verdict, in the documented columns, with all digits."""
 
 from __future__ import annotations
 

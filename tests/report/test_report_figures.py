@@ -1,4 +1,4 @@
-"""The figures of a study: marks, axes, counts and limits."""
+"""Test the figures of a study: marks, axes, counts and limits."""
 
 from __future__ import annotations
 

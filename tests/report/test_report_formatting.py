@@ -1,4 +1,4 @@
-"""Numbers, dimensions and configurations as text."""
+"""Test numbers, dimensions and configurations as text."""
 
 from __future__ import annotations
 

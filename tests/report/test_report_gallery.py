@@ -1,4 +1,4 @@
-"""The reports kept as examples are those that this version writes: its sections, verdicts and columns."""
+"""Test that the reports kept as examples have the sections, verdicts and columns that this version writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The importance of settings: what decides the ranking scores high, what does not scores low."""
+"""Test that settings which decide the ranking score high in importance, and others low."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a surrogate search learned, on the page and in the terminal."""
+"""Test what is shown of a surrogate search, on the page and in the terminal."""
 
 from __future__ import annotations
 

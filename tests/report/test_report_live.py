@@ -1,4 +1,4 @@
-"""The page is rewritten after each batch of a study: at little cost, and without ending the study."""
+"""Test that the page is rewritten after each batch, at little cost, and never ends the study."""
 
 from __future__ import annotations
 

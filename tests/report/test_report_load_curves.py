@@ -1,4 +1,4 @@
-"""The load curves: marks, areas, lines and labels of each deployment."""
+"""Test the load curves: marks, areas, lines and labels of each deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words about the simulator's own error."""
+"""Test the words about the simulator's error."""
 
 from __future__ import annotations
 

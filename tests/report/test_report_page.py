@@ -1,4 +1,4 @@
-"""The page of a report: one file that loads nothing, with every trial."""
+"""Test the page of a report: one file that loads nothing, with every trial."""
 
 from __future__ import annotations
 

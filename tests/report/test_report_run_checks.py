@@ -1,4 +1,4 @@
-"""What checks found of a run is shown in terminal, page and CSV; details stand where something is off."""
+"""Test that findings on a run are shown in terminal, page and CSV, with details where a check fails."""
 
 from __future__ import annotations
 

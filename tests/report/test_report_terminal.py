@@ -1,4 +1,4 @@
-"""Outcomes and studies as lines for a terminal."""
+"""Test outcomes and studies as lines for a terminal."""
 
 from __future__ import annotations
 

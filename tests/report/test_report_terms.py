@@ -1,4 +1,4 @@
-"""Terms are explained where they stand, once a section, with the glossary's words."""
+"""Test that terms are explained where they stand, once a section, with the glossary's words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a search that learned, as people use it: first screen, in the dark, by keyboard, printed."""
+"""Test the page of a search that learned in use: first screen, in the dark, by keyboard, printed."""
 
 from __future__ import annotations
 

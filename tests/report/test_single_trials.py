@@ -1,4 +1,4 @@
-"""The page of single trials describes the trials that were measured."""
+"""Test that the page of single trials describes the trials that were measured."""
 
 from __future__ import annotations
 

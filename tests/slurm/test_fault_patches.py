@@ -1,4 +1,4 @@
-"""Mended faults that come back: the cell of the fault matrix that is meant for one fails, and names it.
+"""Test that a mended fault that comes back fails the cell of the fault matrix that is meant for it.
 
 Without a patch these cells hold: `test_faults.py` runs them.
 """

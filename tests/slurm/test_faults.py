@@ -1,4 +1,4 @@
-"""Every fault at every stage of a trial: its class, nothing lost, nothing counted twice, nothing left.
+"""Test every fault at every stage of a trial: its class, nothing lost, nothing counted twice, nothing left.
 
 `make faults` runs all (marker `faults`) and writes docs/notes/fault-matrix.md; other runs take one of each
 class.

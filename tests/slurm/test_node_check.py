@@ -1,4 +1,4 @@
-"""One node of real Slurm is asked before a job of many: its Python, and a stand-in for its software."""
+"""Test that one node of real Slurm is asked before a job of many: its Python, and stand-in software."""
 
 from __future__ import annotations
 

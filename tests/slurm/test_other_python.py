@@ -1,4 +1,4 @@
-"""Nodes with another Python than the driver's: the environment is made there, LoadGen compiled, and used.
+"""Test that nodes with another Python than the driver's get an environment and a compiled LoadGen.
 
 Stands for nodes of another architecture, which no test machine has beside its own. Needs a package index.
 """

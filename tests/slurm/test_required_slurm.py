@@ -1,4 +1,4 @@
-"""A Slurm that is missing is an error where it has to be there, and a skip elsewhere."""
+"""Test that a Slurm that is missing is an error where it has to be there, and a skip elsewhere."""
 
 from __future__ import annotations
 

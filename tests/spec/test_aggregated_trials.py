@@ -1,4 +1,4 @@
-"""Aggregated deployments as values: what trials hold, how points of a sweep give them, what is refused."""
+"""Test aggregated deployments as values: their trials, the points of a sweep, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every typed setting and record does, whatever its fields."""
+"""Test what every typed setting and record does, whatever its fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of a cluster: paths that the container does not see, and values of the example cluster."""
+"""Test the rules on a cluster's facts: paths that the container does not see, and placeholders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of weights and KV cache per rank: experts, attention data parallelism, and the one head of MLA."""
+"""Test memory of weights and KV cache per rank: experts, attention data parallelism, the one head of MLA."""
 
 from __future__ import annotations
 

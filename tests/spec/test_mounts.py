@@ -1,4 +1,4 @@
-"""Paths in a container and on its node."""
+"""Test paths in a container and on its node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies over both kinds of deployments on the simulated rack: search, records and what is refused."""
+"""Test studies over both kinds of deployments on the simulated rack: search, records, what is refused."""
 
 from __future__ import annotations
 

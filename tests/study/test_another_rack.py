@@ -1,4 +1,4 @@
-"""Which split a rack of another size is given, for a workload and limits that are not the benchmark's."""
+"""Test which split a rack of another size is given, for another workload and other limits."""
 
 from __future__ import annotations
 

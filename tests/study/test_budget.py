@@ -1,4 +1,4 @@
-"""GPU-hours: what trials are expected to cost, what a budget leaves, and that it is never exceeded."""
+"""Test GPU-hours: what trials are expected to cost, what a budget leaves, and that it is never exceeded."""
 
 from __future__ import annotations
 

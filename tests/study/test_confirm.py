@@ -1,4 +1,4 @@
-"""The best configurations of a study, measured again on the simulated rack."""
+"""Test that the best configurations of a study are measured again on the simulated rack."""
 
 from __future__ import annotations
 

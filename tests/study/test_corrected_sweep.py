@@ -1,4 +1,4 @@
-"""A corrected sweep goes on with the trials on record that are points of it."""
+"""Test that a corrected sweep goes on with the trials on record that are points of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a study that are damaged or gone: what the message advises leads to the answer that was there."""
+"""Test that advice about damaged or missing files of a study leads to the answer that was there."""
 
 from __future__ import annotations
 

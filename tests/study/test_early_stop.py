@@ -1,4 +1,4 @@
-"""Early stopping: deployments that clearly stay below the best rate, or below a predicted competitor."""
+"""Test that deployments clearly below the best rate or a predicted competitor are stopped early."""
 
 from __future__ import annotations
 

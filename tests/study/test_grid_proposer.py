@@ -1,4 +1,4 @@
-"""The grid proposer: every point once, in a fixed order."""
+"""Test that the grid proposer suggests every point once, in a fixed order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study keeps its question: what may change when its command is run again."""
+"""Test that a study keeps its question: what may change when its command is run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C while attempts go on without this process."""
+"""Test Ctrl-C while attempts go on without this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial whose spec.json is gone is composed again from the record of its study."""
+"""Test that a trial whose spec.json is gone is composed again from the record of its study."""
 
 from __future__ import annotations
 

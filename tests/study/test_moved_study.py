@@ -1,4 +1,4 @@
-"""A study whose folder or lock goes away while it runs: it stops with one message, and nothing is lost."""
+"""Test that a study whose folder or lock goes away stops with one message and loses no trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Optuna proposer: what it suggests, what it learns from, and that the record rebuilds it."""
+"""Test the Optuna proposer: what it suggests, what it learns from, and that the record rebuilds it."""
 
 from __future__ import annotations
 

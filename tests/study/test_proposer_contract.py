@@ -1,4 +1,4 @@
-"""What every proposer owes the study, run against each search method in the table."""
+"""Test what every proposer owes the study, with each search method in the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials that fail are run again, stop the study, or count, by the class of the failure."""
+"""Test that failed trials are run again, stop the study, or count, by the class of the failure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOO_SHORT = probe(valid=False, reason="40 requests; expected at least 459")
 
 
 class End(NamedTuple):
-    """How an attempt ends: the cause of its failure, or what it measured."""
+    """Declare how an attempt ends: the cause of its failure, or what it measured."""
 
     cause: FailureCause | None = None
     evidence: FailureEvidence | None = None

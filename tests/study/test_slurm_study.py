@@ -1,4 +1,4 @@
-"""Studies on Slurm, its programs replaced: the process that runs a study may die at any instant."""
+"""Test that the process of a study on Slurm may die at any instant; Slurm's programs are replaced."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORDS = (
 
 @dataclass
 class Driver:
-    """Runs a study as its command does, in this process or in one that can be killed."""
+    """Run a study as its command does, in this process or in one that can be killed."""
 
     root: Path
     slurm: FakeSlurm

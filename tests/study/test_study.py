@@ -1,4 +1,4 @@
-"""Studies on the simulated rack: observed in order, resumed from any point, stopped by failures."""
+"""Test studies on the simulated rack: observed in order, resumed from any point, stopped by failures."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_torn_attempt_is_run_again_beside_it(tmp_path: Path) -> None:
 
 
 class Losing(CountingSimulator):
-    """Lose every attempt: it ends without a record."""
+    """Fail every attempt: it ends without a record."""
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         self.submitted += 1

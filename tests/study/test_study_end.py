@@ -1,4 +1,4 @@
-"""Why a study ended is recorded, said in words, and forgotten when the study goes on."""
+"""Test that the reason why a study ended is recorded, stated, and forgotten when the study goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surrogate proposer: what it suggests, what it learns from each outcome, and the posterior on record."""
+"""Test what the surrogate proposer suggests, what it learns of each outcome, and the posterior on record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Be `python3 -m dynamo.vllm` on a machine without a GPU: the arguments of vLLM, its log, a mock engine.
+"""Stand in for `python3 -m dynamo.vllm` without a GPU: vLLM's arguments, its log, a mock engine.
 
 An argument that vLLM's parser does not know is refused as there. Everything else, from registration to
 /metrics, is Dynamo's own, of the environment that runs this.

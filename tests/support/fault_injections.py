@@ -22,7 +22,7 @@ from tune.records.folders import has_ended
 
 
 class InFolder(Protocol):
-    """Be a cell of any kind: what it runs lies in its folder."""
+    """Describe a cell of any kind: what it runs lies in its folder."""
 
     folder: Path
 

@@ -35,7 +35,7 @@ def at(stages: tuple[Stage, ...], expected: Expected) -> dict[Stage, Expected]:
 
 
 def _nothing(cell: Cell) -> None:
-    """Need no preparation, or leave nothing to undo."""
+    """Do nothing: no preparation is needed, or nothing is left to undo."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Be a package of an engine that tune does not have: its settings, and an adapter that starts stand-ins.
+"""Provide an engine that tune does not have: its settings, and an adapter that starts stand-ins.
 
 One line of the table of engines leads to it: `ENGINES["stand_in"] = REFERENCE`.
 """

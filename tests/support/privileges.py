@@ -14,7 +14,7 @@ _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 @contextmanager
 def as_nobody_special() -> Iterator[None]:
-    """Heed the modes of files as long as the block runs, which root else does not; only in this thread."""
+    """Make modes of files hold for this thread as long as the block runs; root ignores them otherwise."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the lower 32 bits, then the upper

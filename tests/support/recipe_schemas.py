@@ -53,7 +53,7 @@ class SrtVllm(Known):
 
 
 class SrtRole(Known):
-    """A role: prefill and decode, or agg alone. Decode workers alone may colocate."""
+    """Describe a role: prefill and decode, or agg alone. Decode workers alone may colocate."""
 
     nodes: int | Literal["colocate"] | None = None
     workers: int | None = None
@@ -107,7 +107,7 @@ class SrtHealthCheck(Known):
 
 
 class SrtRecipe(Known):
-    """A recipe of schema 2, as far as tune writes one."""
+    """Describe a recipe of schema 2, as far as tune writes one."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")]
     name: str
@@ -206,7 +206,7 @@ class Metadata(Known):
 
 
 class DynamoGraph(Known):
-    """A DynamoGraphDeployment, as far as tune writes one."""
+    """Describe a DynamoGraphDeployment, as far as tune writes one."""
 
     apiVersion: Literal["nvidia.com/v1beta1"]
     kind: Literal["DynamoGraphDeployment"]

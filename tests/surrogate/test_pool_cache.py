@@ -1,4 +1,4 @@
-"""Simulated prefill pools on disk: what is damaged, foreign or of other code is simulated again."""
+"""Test that simulated prefill pools on disk are simulated again if damaged, foreign or of other code."""
 
 from __future__ import annotations
 
