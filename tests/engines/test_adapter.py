@@ -49,7 +49,7 @@ env: {{}}
 
 
 @dataclass(frozen=True)
-class Ground:
+class StandInFolders:
     """Hold the options of a user's configuration folder, and the state of the fake programs."""
 
     options: Path
@@ -78,24 +78,24 @@ class Ground:
 
 
 @pytest.fixture
-def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInFolders:
     """Put the engine into the table under the name stand_in, and its options into a folder."""
     monkeypatch.setitem(ENGINES, "stand_in", REFERENCE)
-    ground = Ground(tmp_path / "options", tmp_path / "state")
+    folders = StandInFolders(tmp_path / "options", tmp_path / "state")
     for part in ("began", "registered"):
-        (ground.state / part).mkdir(parents=True)
+        (folders.state / part).mkdir(parents=True)
     etcd, frontend, *workers = free_ports(len(SERVERS))
-    ground.write_option("stack/stand_in", STACK.format(etcd=etcd, frontend=frontend))
-    ground.write_option("prefill/stand_in", POOL.format(ranks=1, ports=workers[:2]))
-    ground.write_option("decode/stand_in", POOL.format(ranks=2, ports=workers[2:]))
-    return ground
+    folders.write_option("stack/stand_in", STACK.format(etcd=etcd, frontend=frontend))
+    folders.write_option("prefill/stand_in", POOL.format(ranks=1, ports=workers[:2]))
+    folders.write_option("decode/stand_in", POOL.format(ranks=2, ports=workers[2:]))
+    return folders
 
 
-def outcome_of(ground: Ground, folder: Path, **behaviour: Any) -> Outcome:
+def outcome_of(folders: StandInFolders, folder: Path, **behaviour: Any) -> Outcome:
     """Run a trial of the fake processes, which behave as `behaviour` says; return its outcome."""
-    settings = ground.settings()
+    settings = folders.settings()
     usual = {"client": "waits", "model": settings.model.served_name}
-    (ground.state / "behaviour.json").write_text(json.dumps(usual | behaviour))
+    (folders.state / "behaviour.json").write_text(json.dumps(usual | behaviour))
     record = study_record(settings, "single-local", ())
     with (
         open_study(folder / "study", record) as study,
@@ -106,8 +106,8 @@ def outcome_of(ground: Ground, folder: Path, **behaviour: Any) -> Outcome:
 
 
 @pytest.mark.slow
-def test_an_engine_of_the_table_runs_a_deployment_end_to_end(ground: Ground, tmp_path: Path) -> None:
-    outcome = outcome_of(ground, tmp_path)
+def test_an_engine_of_the_table_runs_a_deployment_end_to_end(folders: StandInFolders, tmp_path: Path) -> None:
+    outcome = outcome_of(folders, tmp_path)
     assert outcome.status == "measured", outcome.reason
     assert outcome.probes[0].queries == QUERIES
     assert outcome.probes[0].breakdown is not None, "its counters were read"
@@ -116,14 +116,16 @@ def test_an_engine_of_the_table_runs_a_deployment_end_to_end(ground: Ground, tmp
 
 
 @pytest.mark.slow
-def test_a_failure_pattern_of_the_adapter_blames_the_configuration(ground: Ground, tmp_path: Path) -> None:
-    outcome = outcome_of(ground, tmp_path, ends={"prefill_w1": [1, "bad setting: nonsense"]})
+def test_a_failure_pattern_of_the_adapter_blames_the_configuration(
+    folders: StandInFolders, tmp_path: Path
+) -> None:
+    outcome = outcome_of(folders, tmp_path, ends={"prefill_w1": [1, "bad setting: nonsense"]})
     assert outcome.status == "infeasible"
     assert "bad setting: nonsense" in (outcome.reason or "")
 
 
-def test_an_adapter_is_asked_for_rules_files_and_processes(ground: Ground) -> None:
-    settings = ground.settings()
+def test_an_adapter_is_asked_for_rules_files_and_processes(folders: StandInFolders) -> None:
+    settings = folders.settings()
     assert not only_errors(check(settings.trial_spec))
     assert not check_local(settings.trial_spec)
     plan = render(settings.trial_spec, settings.cluster)
@@ -132,17 +134,17 @@ def test_an_adapter_is_asked_for_rules_files_and_processes(ground: Ground) -> No
     assert plan.readiness_command[-4:] == ("--expect", "prefill=2", "--expect", "backend=1")
 
 
-def test_an_adapter_says_which_of_its_variables_may_be_set(ground: Ground) -> None:
-    settings = ground.settings("+prefill.env.STAND_IN_LOG=loud")
+def test_an_adapter_says_which_of_its_variables_may_be_set(folders: StandInFolders) -> None:
+    settings = folders.settings("+prefill.env.STAND_IN_LOG=loud")
     worker = render(settings.trial_spec, settings.cluster).processes[2]
     assert worker.env["STAND_IN_LOG"] == "loud"
-    refused = ground.settings("+prefill.env.STAND_IN_STATE=/tmp")
+    refused = folders.settings("+prefill.env.STAND_IN_STATE=/tmp")
     with pytest.raises(ConfigurationError, match=r"prefill\.env\.STAND_IN_STATE: found '/tmp', expected no"):
         render(refused.trial_spec, refused.cluster)
 
 
-def test_the_stack_decides_which_class_reads_the_pools(ground: Ground) -> None:
-    spec = ground.settings().trial_spec
+def test_the_stack_decides_which_class_reads_the_pools(folders: StandInFolders) -> None:
+    spec = folders.settings().trial_spec
     assert isinstance(spec.prefill, OtherEngine)
     assert (spec.prefill.ranks, spec.decode.gpus) == (1, 2)
     assert TrialSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -175,10 +177,10 @@ def test_the_stack_decides_which_class_reads_the_pools(ground: Ground) -> None:
     ],
 )
 def test_a_fault_is_named_in_the_words_of_the_engine(
-    ground: Ground, further: tuple[str, ...], message: str
+    folders: StandInFolders, further: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        ground.settings(*further)
+        folders.settings(*further)
 
 
 def test_an_engine_that_is_not_in_the_table_is_refused_with_the_table() -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_deployment import MARK, Trial
+from support.deployed import deployed_on_hosts
+from support.fake_deployment import Trial
 
-from tune.manifest.process import Process
-from tune.manifest.process_manifest import MANIFEST_FILE, read_manifest
 from tune.orchestrator import gpu_sampling
-from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.gpu_sampling import sampled_gpus
-from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
 from tune.records.gpu_samples import read_gpu_samples
 
-HOSTS = ("g01", "g02", "g02")
 COUNTS = """
 n=$(cat "$0" 2>/dev/null || echo 0); echo $((n + 2000000)) > "$0"
 for host in g01 g02; do echo "gpu $host 0, 700, 700, $n, 0, 0, 0"; done
@@ -29,23 +25,8 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return Trial(tmp_path_factory.mktemp("trial"))
 
 
-def deployed(trial: Trial, *argv: str) -> Deployment:
-    """Return a deployment on two hosts, of which nothing runs, whose GPUs are sampled by `argv`."""
-    manifest = read_manifest((trial.folder.plan / MANIFEST_FILE).parent)
-    gpus = tuple((index, 0) for index in range(3))
-    process = Process("gpu_sample", "sample", 0, gpus, {}, argv, "logs/gpus.out", inherits=(MARK,))
-    return Deployment(
-        manifest.model_copy(update={"gpu_sample": process}),
-        NodeAddresses(HOSTS, ("127.0.0.1",) * 3),
-        ChildProcessLauncher(trial.root),
-        [],
-        plan=trial.folder.plan,
-        raw=trial.attempt,
-    )
-
-
 def test_samples_surround_the_probe(trial: Trial, tmp_path: Path) -> None:
-    deployment = deployed(trial, "bash", "-c", COUNTS, str(tmp_path / "count"))
+    deployment = deployed_on_hosts(trial, "gpu_sample", "bash", "-c", COUNTS, str(tmp_path / "count"))
     with sampled_gpus(deployment, tmp_path, print):
         assert (tmp_path / "count").read_text() == "2000000\n"
     samples = read_gpu_samples(tmp_path)
@@ -69,7 +50,7 @@ def test_missing_sample_is_said_and_ends_no_attempt(
     argv: tuple[str, ...], reason: str, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_sampling, "LIMIT_S", 0.0 if "sleep 1000" in argv else 60.0)
-    deployment = deployed(trial, *argv)
+    deployment = deployed_on_hosts(trial, "gpu_sample", *argv)
     with sampled_gpus(deployment, tmp_path, print):
         pass
     samples = read_gpu_samples(tmp_path)
@@ -81,7 +62,7 @@ def test_missing_sample_is_said_and_ends_no_attempt(
 
 
 def test_probe_that_fails_and_a_plan_without_gpus_leave_no_samples(trial: Trial, tmp_path: Path) -> None:
-    deployment = deployed(trial, "bash", "-c", COUNTS, str(tmp_path / "count"))
+    deployment = deployed_on_hosts(trial, "gpu_sample", "bash", "-c", COUNTS, str(tmp_path / "count"))
     with pytest.raises(AttemptFailed), sampled_gpus(deployment, tmp_path, print):
         raise AttemptFailed("the load client ended")
     deployment.manifest = deployment.manifest.model_copy(update={"gpu_sample": None})

@@ -7,20 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.deployed import HOSTS, deployed_on_hosts
 from support.fake_deployment import MARK, Trial
 from support.waiting import wait_for
 
-from tune.manifest.process import Process
-from tune.manifest.process_manifest import MANIFEST_FILE, read_manifest
 from tune.orchestrator import node_evidence
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
-from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
-from tune.orchestrator.managed_process import ManagedProcess, stop_in_order
+from tune.orchestrator.launcher import ChildProcessLauncher
+from tune.orchestrator.managed_process import stop_in_order
 from tune.orchestrator.node_evidence import collected_evidence
 from tune.records.evidence import read_evidence
-
-HOSTS = ("g01", "g02", "g02")
 
 
 def reporting(*hosts: str) -> str:
@@ -36,21 +33,14 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return Trial(tmp_path_factory.mktemp("trial"))
 
 
-def deployed(trial: Trial, code: str, python: str = sys.executable) -> Deployment:
-    """Return a deployment on two hosts, of which nothing runs yet, whose nodes run the Python `code`."""
-    path = trial.folder.plan / MANIFEST_FILE
-    gpus = tuple((index, 0) for index in range(3))
-    process = Process("evidence", "check", 0, gpus, {}, (python, "-c", code), "logs/e.out", inherits=(MARK,))
-    path.write_text(read_manifest(path.parent).model_copy(update={"evidence": process}).text())
-    nodes = NodeAddresses(HOSTS, ("127.0.0.1",) * 3)
-    launcher, running = ChildProcessLauncher(trial.root), list[ManagedProcess]()
-    manifest = read_manifest(path.parent)
-    return Deployment(manifest, nodes, launcher, running, plan=path.parent, raw=trial.attempt)
+def asked(trial: Trial, code: str, python: str = sys.executable) -> Deployment:
+    """Return a deployment whose nodes run the Python `code` to report of themselves."""
+    return deployed_on_hosts(trial, "evidence", python, "-c", code)
 
 
 def test_reports_are_kept_and_printed(trial: Trial, tmp_path: Path) -> None:
     said: list[str] = []
-    with collected_evidence(deployed(trial, reporting("g01", "g02")), tmp_path, said.append):
+    with collected_evidence(asked(trial, reporting("g01", "g02")), tmp_path, said.append):
         assert read_evidence(tmp_path) is None
     evidence = read_evidence(tmp_path)
     assert evidence is not None
@@ -62,7 +52,7 @@ def test_reports_are_kept_and_printed(trial: Trial, tmp_path: Path) -> None:
 def test_refused_configuration_is_on_record_with_the_software_that_refused(
     trial: Trial, tmp_path: Path
 ) -> None:
-    deployment = deployed(trial, reporting("g01", "g02"))
+    deployment = asked(trial, reporting("g01", "g02"))
     with pytest.raises(AttemptFailed), collected_evidence(deployment, tmp_path, print):
         raise AttemptFailed("refused", "configuration")
     assert read_evidence(tmp_path) is not None
@@ -80,7 +70,7 @@ def test_node_without_a_report_is_named(
     code: str, reason: str, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_evidence, "LIMIT_S", 0.3 if "sleep" in code else 60.0)
-    deployment, log = deployed(trial, code), trial.attempt / "logs" / "e.out"
+    deployment, log = asked(trial, code), trial.attempt / "logs" / "evidence.out"
     monkeypatch.setenv(MARK, trial.mark)
     with collected_evidence(deployment, tmp_path, print):
         if "sleep" in code:
@@ -95,18 +85,18 @@ def test_node_without_a_report_is_named(
 
 def test_missing_python_ends_no_attempt(trial: Trial, tmp_path: Path) -> None:
     said: list[str] = []
-    with collected_evidence(deployed(trial, "", "/no/python3"), tmp_path, said.append):
+    with collected_evidence(asked(trial, "", "/no/python3"), tmp_path, said.append):
         pass
     assert read_evidence(tmp_path) is None
     assert "no evidence of the nodes: evidence could not be started" in said[0]
 
 
 def test_workers_that_run_already_keep_the_evidence_of_their_start(trial: Trial, tmp_path: Path) -> None:
-    deployment = deployed(trial, reporting("g01", "g02"))
+    deployment = asked(trial, reporting("g01", "g02"))
     with collected_evidence(deployment, trial.attempt, print):
         pass
     workers = [deployment.start(worker) for worker in deployment.workers()]
-    before = deployed(trial, "raise SystemExit('asked again')")
+    before = asked(trial, "raise SystemExit('asked again')")
     again = Deployment(
         before.manifest,
         before.nodes,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only
+from support.recipe_files import DATA, Changed, Planned, left_out_paths, line_of, only
 
 from tune.cli.import_command import import_action
 from tune.cli.imported_recipe import written_recipe

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from recipes.conftest import DATA, Changed, only
+from support.recipe_files import DATA, Changed, only
 
 from tune.cli.imported_recipe import planned, written_recipe
 from tune.errors import ConfigurationError

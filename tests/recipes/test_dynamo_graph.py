@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from recipes.conftest import DATA, Changed, left_out_paths, only
+from support.recipe_files import DATA, Changed, left_out_paths, only
 
 from tune.errors import ConfigurationError
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from recipes.conftest import DATA, only
+from support.recipe_files import DATA, only
 from support.recipe_schemas import ConfigMap, DynamoGraph, SrtRecipe
 
 from tune.cli.imported_recipe import planned, written_recipe

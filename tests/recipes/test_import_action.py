@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from recipes.conftest import DATA, Changed
 from support.command_line import names_in, run_import
+from support.recipe_files import DATA, Changed
 
 from tune.cli.imported_recipe import write_options
 from tune.cli.runnable import check_configuration, check_whole_sweep

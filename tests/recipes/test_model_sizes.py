@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from recipes.conftest import Changed, Planned, only
 from support.composed import composed
+from support.recipe_files import Changed, Planned, only
 
 from tune.config.composition import shipped_options
 from tune.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from recipes.conftest import DATA, only
+from support.recipe_files import DATA, only
 
 from tune.errors import ConfigurationError
 from tune.recipes.document import path_of

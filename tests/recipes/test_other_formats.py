@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only, with_pool
+from support.recipe_files import DATA, Changed, Planned, left_out_paths, line_of, only, with_pool
 
 from tune.cli.imported_recipe import written_recipe
 from tune.config import compose_overrides, shipped_settings

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from recipes.conftest import DATA, Planned, only, with_pool
+from support.recipe_files import DATA, Planned, only, with_pool
 
 from tune.recipes.plan_differences import differences, written_out
 from tune.recipes.recipe import ClosedLoop, Lengths, OfferedRate, Recipe

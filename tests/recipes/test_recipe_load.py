@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from recipes.conftest import DATA, Changed, Planned, left_out_paths, line_of, only
+from support.recipe_files import DATA, Changed, Planned, left_out_paths, line_of, only
 
 from tune.cli.imported_recipe import planned, write_options, written_recipe
 from tune.cli.runnable import check_whole_sweep

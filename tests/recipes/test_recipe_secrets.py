@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recipes.conftest import Changed, only
 from support.command_line import run_import
+from support.recipe_files import Changed, only
 
 from tune.errors import ConfigurationError
 from tune.recipes.options import left_out_text

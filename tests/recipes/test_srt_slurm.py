@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recipes.conftest import DATA, Changed, Planned, line_of, only
+from support.recipe_files import DATA, Changed, Planned, line_of, only
 
 from tune.errors import ConfigurationError
 from tune.recipes.plan_differences import differences

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recipes.conftest import DATA, line_of
+from support.recipe_files import DATA, line_of
 
 from tune.config import shipped_settings
 from tune.errors import ConfigurationError

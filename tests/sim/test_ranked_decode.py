@@ -200,12 +200,12 @@ def test_closed_form_equals_one_step_at_a_time(
     answer, prompt, ready_s = columns(requests)
     steps = bent_steps(limits["slots"], *context_token_s)
     served = serve_ranked(ranks, answer, ready_s, prompt, steps=steps, router=ROUND_ROBIN, **limits)
-    rewrite = Rewrite((answer, prompt, ready_s), WORKER._replace(**limits), steps, ranks)
+    rewrite = RankedRewrite((answer, prompt, ready_s), WORKER._replace(**limits), steps, ranks)
     for expected, actual in zip(rewrite.run(), (served.start_s, served.first_s, served.done_s), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-class Rewrite:
+class RankedRewrite:
     """Serve requests, dealt to ranks in turn, one step at a time and without closed forms."""
 
     def __init__(
