@@ -123,8 +123,10 @@ def response_to(reply: bytes) -> StreamedResponse:
     return asyncio.run(request())
 
 
-def test_answer_that_is_whole_but_for_done_is_waited_for_until_its_limit() -> None:
-    """The server keeps the connection open until the client closes it."""
+def test_answer_that_is_whole_but_for_done_is_waited_for_until_its_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server keeps the connection open until it is closed; an hour passes with the first token."""
     reply = b'data: {"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"completion_tokens":1}}\n\n'
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,13 +139,16 @@ def test_answer_that_is_whole_but_for_done_is_waited_for_until_its_limit() -> No
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             urls = [f"http://127.0.0.1:{port}/v1"]
-            settings = make_settings(endpoint_urls=urls, load__response_timeout_s=1.0)
-            response = StreamedResponse()
-            await Endpoint(settings, urls[0], time.monotonic_ns).request(b"{}", response, lambda: None)
+            settings = make_settings(endpoint_urls=urls, load__response_timeout_s=3600.0)
+            response, loop = StreamedResponse(), asyncio.get_running_loop()
+            now_s = loop.time
+            await Endpoint(settings, urls[0], time.monotonic_ns).request(
+                b"{}", response, lambda: monkeypatch.setattr(loop, "time", lambda: now_s() + 3600.0)
+            )
             return response
 
     response = asyncio.run(request())
-    assert response.error == "time-out: no end within response_timeout_s 1"
+    assert response.error == "time-out: no end within response_timeout_s 3600"
     assert response.first_token_ns > 0
     assert response.output_tokens == 0
 
