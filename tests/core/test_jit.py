@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numba
@@ -37,7 +38,15 @@ def test_changed_sources_get_a_folder_of_their_own(tmp_path: Path, monkeypatch: 
     assert (first / "code.nbi").exists(), "equal sources keep their machine code"
     second = jit.keep_machine_code((tmp_path,), "b" * 64)
     assert second is not None
-    assert not first.exists(), "what nothing can use is removed"
+    assert (first / "code.nbi").exists(), "a study of the earlier sources may still run"
+    unused_since = time.time() - jit.UNUSED_S - 60
+    os.utime(first, (unused_since, unused_since))
+    os.utime(second, (unused_since, unused_since))
+    assert jit.keep_machine_code((tmp_path,), "b" * 64) == second
+    third = jit.keep_machine_code((tmp_path,), "c" * 64)
+    assert third is not None
+    assert not first.exists(), "what nobody has used for long is removed"
+    assert second.exists(), "a start counts as use"
     assert jit.keep_machine_code((denied,), "b" * 64) is None
 
 

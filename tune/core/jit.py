@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,10 @@ from numba.core import config
 from tune.core.caches import ROOT, source_digest, user_cache_folder
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+UNUSED_S = 30 * 86_400
+"""Seconds after which machine code counts as unused. Chosen here: a study lasts days, and its machine
+code takes a few megabytes."""
 
 _COMPILED = ("core", "sim", "surrogate")
 """Packages with compiled functions, and with the functions and constants that these contain."""
@@ -42,8 +47,9 @@ def keep_machine_code(folders: Iterable[Path], digest: str) -> Path | None:
     """Make the folder of the machine code of sources with `digest`, and have Numba use it.
 
     Numba compares machine code with the file of its function alone. A function that is inlined there, or a
-    constant, may be of another file and have changed since. Therefore other sources get another folder; those
-    of earlier ones are removed.
+    constant, may be of another file and have changed since. Therefore other sources get another folder; one
+    that no program has begun with for UNUSED_S is removed. A study that runs keeps its own, whose sources
+    may change meanwhile.
 
     Parameters
     ----------
@@ -64,16 +70,27 @@ def keep_machine_code(folders: Iterable[Path], digest: str) -> Path | None:
         is_new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            os.utime(folder)
         except OSError:
             continue
         if not os.access(folder, os.W_OK):
             continue
-        for other in parent.glob("compiled-*") if is_new else ():
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
+        if is_new:
+            _remove_unused(parent)
         vars(config)["CACHE_DIR"] = str(folder)
         return folder
     return None
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove the folders of machine code in `parent` that no program has begun with for UNUSED_S."""
+    for folder in parent.glob("compiled-*"):
+        try:
+            is_unused = time.time() - folder.stat().st_mtime > UNUSED_S
+        except OSError:  # another program removes it
+            continue
+        if is_unused:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cache_folders() -> tuple[Path, ...]:
