@@ -216,8 +216,8 @@ def _tightest_note(best: Outcome) -> str:
     name, share = tightest
     if share < 1 - NEAR_FRAC:
         return (
-            f"No limit is near: {name}, the tightest, uses {share * 100:.0f} % of its limit. Only a "
-            "trial can show whether a higher rate holds: latency rises steeply at the edge of saturation."
+            f"No limit is near: {name}, the tightest, uses {share * 100:.0f} % of its limit. That does not "
+            "say how much higher a rate holds: latency rises steeply at the edge of saturation."
         )
     return f"Tightest limit: {name} uses {share * 100:.0f} % of its limit."
 
