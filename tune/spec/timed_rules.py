@@ -14,8 +14,9 @@ from tune.spec.step_table import PHASES
 from tune.spec.trial import TrialSpec
 
 _UNTIMED = (
-    "tables of its steps (cluster.calibration.prefill_steps and decode_steps), or real engines "
-    "(cluster=slurm, cluster=local) without search=surrogate"
+    "kernels that were measured (cluster.calibration.step_source=aiconfigurator), tables of its steps "
+    "(cluster.calibration.prefill_steps and decode_steps), or real engines (cluster=slurm, cluster=local), "
+    "without search=surrogate"
 )
 """How to run what the simulator cannot time."""
 
