@@ -36,6 +36,9 @@ NODE_OF_WORKER = "g02"
 ETCD = "--listen-client-urls"
 CLIENT, ORCHESTRATOR = "tune.client", "submitit.core._submit"
 
+UNSAVED_S = 30.0
+"""Seconds after which a controller that has saved nothing had nothing to save."""
+
 
 def kill_driver(cell: Cell, driver: subprocess.Popen[str]) -> None:
     driver.kill()
@@ -118,10 +121,18 @@ def garble_logs(cell: Cell, _: subprocess.Popen[str]) -> None:
 
 
 def restart_controller(cell: Cell, _: subprocess.Popen[str]) -> None:
-    """Kill the controller once it has saved what it knows, some seconds later, and start it again."""
+    """Kill the controller once it has saved what it knows, and start it again.
+
+    It saves a change within 5 s, and nothing without one (SAVE_MAX_WAIT in Slurm's state_save.c).
+    """
     asked_s, saved = time.time(), cell.rack.folder / "state" / "job_state"
     jobs = cell.rack.jobs()
-    wait_for(lambda: not jobs or (saved.exists() and saved.stat().st_mtime > asked_s))
+    wait_for(
+        lambda: (
+            not jobs
+            or (saved.exists() and (saved.stat().st_mtime > asked_s or time.time() > asked_s + UNSAVED_S))
+        )
+    )
     cell.rack.restart_controller()
 
 

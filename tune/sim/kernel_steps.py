@@ -183,7 +183,7 @@ def check_kernels(spec: TrialSpec, calibration: Calibration | None) -> Iterator[
         "cluster.calibration.step_source",
         "sums of kernels that AIConfigurator measured",
         "action=calibrate with a run of your rack, which fits prefill_scale and decode_scale to it",
-        "its TPOT of ten public configurations was off by -19 to +87 %, so rankings hold better than figures",
+        "its decode steps of ten public configurations were off by -19 to +87 %: trust rankings, not figures",
         "docs/how-to/steps.md",
     )
 
