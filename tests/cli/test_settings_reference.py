@@ -55,7 +55,53 @@ def test_rows_state_type_unit_and_default() -> None:
     assert rows["load.rate_range_qps"].kind == "[number > 0, number > 0] or null"
     assert rows["sweep.space.NAME.kind"].kind == "int or float or ordered or choice or graph_family"
     assert rows["decode.cuda_graph_config"].kind == "group or null"
-    assert rows["prefill.cuda_graph_config.batch_sizes"].default == "", "its group is null"
+
+
+@pytest.mark.parametrize(
+    ("path", "engine", "default", "has_value"),
+    [
+        ("load.target_qps", None, "15.75", True),
+        ("decode.cuda_graph_config", "trtllm", "group", False),
+        ("load.trace", None, "null", True),
+        ("load.trace.time_unit", None, "required", False),
+        ("prefill.cuda_graph_config.batch_sizes", "trtllm", "null", True),
+        ("prefill.max_num_seqs", "dynamo_vllm", "required", False),
+        ("prefill.extra", "dynamo_vllm", "{}", True),
+        ("sweep.space.NAME.step", None, "1 or null", True),
+    ],
+)
+def test_a_setting_that_the_options_leave_out_has_the_default_of_its_type(
+    path: str, engine: str | None, default: str, has_value: bool
+) -> None:
+    found = [
+        row
+        for row in setting_rows(composed().model_dump(mode="json"))
+        if row.path == path and (engine is None or engine in row.engines)
+    ]
+    assert [(row.default, row.has_value) for row in found] == [(default, has_value)]
+
+
+def test_an_engine_that_is_not_in_use_has_no_default_of_another_one() -> None:
+    """Show vLLM's 8 GPUs where the command uses vLLM, and none of TensorRT-LLM's workers there."""
+    path = "prefill.tensor_parallel_size"
+    words = ["stack=dynamo_vllm", "prefill=vllm", "decode=vllm", f"{path}=8"]
+    for values, expected in (
+        (composed().model_dump(mode="json"), {"trtllm": "4", "dynamo_vllm": "required"}),
+        (composed(*words).model_dump(mode="json"), {"trtllm": "required", "dynamo_vllm": "8"}),
+    ):
+        rows = [row for row in setting_rows(values) if row.path == path]
+        assert {engine: row.default for row in rows for engine in row.engines}.items() >= expected.items()
+
+
+def test_no_row_of_the_page_has_an_empty_default_and_the_page_explains_its_words() -> None:
+    page = render_markdown(composed().model_dump(mode="json"))
+    rows = [line.replace("\\|", "/").split("|") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 300
+    assert [row[1].strip() for row in rows if not row[4].strip()] == []
+    words = {row[4].strip() for row in rows if not row[4].strip().startswith("`")}
+    assert words == {"*required*", "*group*"}
+    head = page.partition("\n## ")[0]
+    assert all(word in head for word in words)
 
 
 def test_the_settings_of_each_engine_are_described_apart(monkeypatch: pytest.MonkeyPatch) -> None:

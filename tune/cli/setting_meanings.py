@@ -117,7 +117,7 @@ RACK: dict[str, Meaning] = {
     "split.aggregated_workers": ("workers", "Aggregated workers, which prefill and decode; above 0 the deployment has no other pool (split=aggregated)."),
     "split.disaggregation_strategy": ("", "With stack=dynamo_v0: the pool whose workers are the registered endpoint."),
     "split.head": ("", "Pool whose first worker shares node 0 with services, first frontend and load client; none: no worker does."),
-    "split.frontends": ("", "Frontends, one a node from node 0 on, each on the port after that of the one before; the load client uses all of them."),
+    "split.frontends": ("frontends", "Frontends, one a node from node 0 on, each on the port after that of the one before; the load client uses all of them."),
     "split.frontend_choice": ("", "How the load client chooses the frontend of a request: in turn, or the one whose unanswered requests have the fewest prompt tokens."),
     "stack.name": ("", "Generation of the serving software."),
     "stack.engine": ("", "Engine behind Dynamo, by its name in tune/spec/engine_table.py; it decides which settings the pools have."),

@@ -7,11 +7,12 @@ import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from omegaconf import Container, OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from tune.cli.setting_meanings import meaning_of, pool_meaning
 from tune.spec.engine import Engine
@@ -27,13 +28,28 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _ABSENT = object()
 _POOL = "settings of an engine"
 
+REQUIRED = "required"
+"""Stands for the default of a setting that has none."""
+
+GROUP = "group"
+"""Stands for the value of a group, whose settings have rows of their own."""
+
+
+class _Leaf(NamedTuple):
+    """Describe one setting as its type does; `default` is that of the type, or REQUIRED."""
+
+    path: str
+    kind: str
+    default: str
+
 
 @dataclass(frozen=True)
 class SettingRow:
     """Describe one setting.
 
-    `default` is its value in the configuration as shipped, in YAML's notation. `engines` names the engines
-    that have it; it is empty for a setting that does not depend on the engine.
+    `default` is its value in a configuration, in YAML's notation, or GROUP. Where that configuration leaves
+    it out, it is the default of its type, or REQUIRED. `engines` names the engines that have it; it is empty
+    for a setting that does not depend on the engine.
     """
 
     path: str
@@ -49,27 +65,33 @@ class SettingRow:
         group, dot, _ = self.path.partition(".")
         return group if dot else "command"
 
+    @property
+    def has_value(self) -> bool:
+        """Return whether `default` is a value, not a word about it."""
+        return self.default not in (REQUIRED, GROUP)
+
 
 def setting_rows(values: Mapping[str, Any]) -> Iterator[SettingRow]:
     """Yield every setting in the order of the types, with its default from the configuration `values`.
 
     Those of a pool come by engine, once for engines that share a class of settings.
     """
-    for path, kind in _leaves(Settings, ""):
-        if kind == _POOL:
-            yield from _pool_rows(path, values)
+    for leaf in _leaves(Settings, ""):
+        if leaf.kind == _POOL:
+            yield from _pool_rows(leaf.path, values)
             continue
-        unit, meaning = meaning_of(path)
-        yield SettingRow(path, kind, unit, _shown(_value(values, path)), meaning)
+        unit, meaning = meaning_of(leaf.path)
+        yield SettingRow(leaf.path, leaf.kind, unit, _default(leaf, values), meaning)
 
 
 def _pool_rows(pool: str, values: Mapping[str, Any]) -> Iterator[SettingRow]:
-    """Yield the settings that each engine has for a pool."""
+    """Yield the settings that each engine has for a pool; `values` has those of one engine."""
     for settings in dict.fromkeys(map(settings_class, ENGINES)):
         engines = tuple(name for name in ENGINES if settings_class(name) is settings)
-        for path, kind in _leaves(settings, f"{pool}."):
-            unit, meaning = pool_meaning(settings, path.removeprefix(f"{pool}."))
-            yield SettingRow(path, kind, unit, _shown(_value(values, path)), meaning, engines)
+        known = values if _value(values, "stack.engine") in engines else {}
+        for leaf in _leaves(settings, f"{pool}."):
+            unit, meaning = pool_meaning(settings, leaf.path.removeprefix(f"{pool}."))
+            yield SettingRow(leaf.path, leaf.kind, unit, _default(leaf, known), meaning, engines)
 
 
 def register_settings_help() -> None:
@@ -93,7 +115,7 @@ def _help_text(*, _root_: Container) -> str:
         if row.engines and root.stack.engine not in row.engines:
             continue
         facts = f"{row.kind}{f', {row.unit}' if row.unit else ''}"
-        value = f"={row.default}" if row.default else ""
+        value = f"={row.default}" if row.has_value else f" ({row.default})"
         lines.append(f"  {row.path}{value}\n      [{facts}] {row.meaning}")
     return "\n".join(lines).replace("$", "$$")
 
@@ -108,6 +130,11 @@ def render_markdown(values: Mapping[str, Any]) -> str:
         "A setting is changed with `path=value` on the command line; a group such as `hardware` or `slo` is",
         "chosen with `group=option`. `python -m tune --help` prints these facts with the values of the",
         "command line.",
+        "",
+        "The default is the value that `python -m tune` has without an override. Where its options leave a",
+        "setting out, as those of another engine, it is the value of the setting until an option or an",
+        f"override sets it. *{REQUIRED}* says that there is none: an option such as `prefill=vllm`, a file",
+        f"of yours or the command line states it. *{GROUP}* is a group that is set; its settings follow.",
     ]
     for group in dict.fromkeys(row.group for row in rows):
         lines += ["", f"## {group}"]
@@ -120,13 +147,13 @@ def render_markdown(values: Mapping[str, Any]) -> str:
 
 
 def _markdown_row(row: SettingRow) -> str:
-    default = f"`{row.default}`" if row.default else ""
+    default = f"`{row.default}`" if row.has_value else f"*{row.default}*"
     kind = row.kind.replace("|", "\\|")
     return f"| `{row.path}` | {kind} | {row.unit} | {default} | {row.meaning} |"
 
 
-def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield path and type of every setting of `model`; a group that may be null is a setting too."""
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[_Leaf]:
+    """Yield every setting of `model`; a group that may be null is a setting too."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         if path == "sweep.space":
@@ -134,39 +161,45 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
             continue
         groups = [part for part in _alternatives(field.annotation) if _is_model(part)]
         if not groups:
-            yield path, _field_type(field)
+            yield _leaf(path, field)
             continue
         if groups == [Engine]:
-            yield path, _POOL
+            yield _Leaf(path, _POOL, REQUIRED)
             continue
         if type(None) in _alternatives(field.annotation) and path != "sweep":
-            yield path, "group or null"
-        yield from _group_leaves(groups, f"{path}.")
+            yield _Leaf(path, "group or null", _field_default(field))
+        yield from _merged([leaf for group in groups for leaf in _leaves(group, f"{path}.")])
 
 
-def _group_leaves(groups: Sequence[type[BaseModel]], prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield path and type of every setting below `prefix`, whose group has one of several classes."""
-    kinds: dict[str, list[str]] = {}
-    for group in groups:
-        for path, kind in _leaves(group, prefix):
-            kinds.setdefault(path, []).extend(kind.split(" or "))
-    for path, described in kinds.items():
-        yield path, " or ".join(dict.fromkeys(described))
+def _merged(leaves: Sequence[_Leaf]) -> Iterator[_Leaf]:
+    """Yield each path once, with every type and default that the classes of its group give it."""
+    for path in dict.fromkeys(leaf.path for leaf in leaves):
+        same = [leaf for leaf in leaves if leaf.path == path]
+        kinds = dict.fromkeys(part for leaf in same for part in leaf.kind.split(" or "))
+        yield _Leaf(path, " or ".join(kinds), " or ".join(dict.fromkeys(leaf.default for leaf in same)))
 
 
-def _dimension_leaves() -> Iterator[tuple[str, str]]:
-    """Yield path and type of every key of a sweep's dimension, over all kinds of dimensions."""
+def _dimension_leaves() -> Iterator[_Leaf]:
+    """Yield every key of a sweep's dimension, over all kinds of dimensions."""
     union, *_ = get_args(Dimension)
-    kinds: dict[str, list[str]] = {}
-    for dimension in get_args(union):
-        for name, field in dimension.model_fields.items():
-            kinds.setdefault(name, []).append(_field_type(field))
-    for name, described in kinds.items():
-        yield f"sweep.space.NAME.{name}", " or ".join(dict.fromkeys(described))
+    yield from _merged(
+        [
+            _leaf(f"sweep.space.NAME.{name}", field)
+            for dimension in get_args(union)
+            for name, field in dimension.model_fields.items()
+        ]
+    )
 
 
-def _field_type(field: FieldInfo) -> str:
-    return _type_name(field.annotation, field.metadata)
+def _leaf(path: str, field: FieldInfo) -> _Leaf:
+    return _Leaf(path, _type_name(field.annotation, field.metadata), _field_default(field))
+
+
+def _field_default(field: FieldInfo) -> str:
+    """Return the default of a field as users write it, or REQUIRED."""
+    if field.is_required():
+        return REQUIRED
+    return _shown(to_jsonable_python(field.get_default(call_default_factory=True)))
 
 
 def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -208,6 +241,14 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def _default(leaf: _Leaf, values: Mapping[str, Any]) -> str:
+    """Return what `values` has for a setting; what its type has where `values` leaves it out."""
+    value = _value(values, leaf.path)
+    if value is _ABSENT:
+        return leaf.default
+    return GROUP if leaf.kind.startswith("group") and value is not None else _shown(value)
+
+
 def _value(values: Mapping[str, Any], path: str) -> Any:
     """Return the value at `path`; _ABSENT below a group that is null and outside of the configuration."""
     node: Any = values
@@ -215,13 +256,11 @@ def _value(values: Mapping[str, Any], path: str) -> Any:
         if not isinstance(node, Mapping) or part not in node:
             return _ABSENT
         node = node[part]
-    return _ABSENT if isinstance(node, Mapping) and node else node
+    return node
 
 
 def _shown(value: Any) -> str:
     """Return a value in YAML's notation, floats with as few digits as are exact."""
-    if value is _ABSENT:
-        return ""
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
