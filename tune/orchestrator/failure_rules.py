@@ -8,7 +8,13 @@ tune/orchestrator/slurm/scheduler_rules.py.
 
 from __future__ import annotations
 
-from tune.orchestrator.slurm.scheduler_rules import JOB_ENDED, STEP_REFUSED
+from tune.orchestrator.slurm.scheduler_rules import (
+    CONTAINER_REFUSED,
+    CREDENTIALS_REFUSED,
+    JOB_ENDED,
+    OUT_OF_MEMORY,
+    STEP_REFUSED,
+)
 from tune.records.attempt_limit import LIMIT_RULE
 from tune.spec.failure import FailureRule
 
@@ -45,22 +51,14 @@ HARDWARE = (
     ),
     FailureRule(
         name="credentials",
-        pattern=r"\b401 (?:Client Error|Unauthorized)|GatedRepoError|Invalid user token"
-        r"|Munge (?:decode|encode) failed|Protocol authentication error",
+        pattern=r"\b401 (?:Client Error|Unauthorized)|GatedRepoError|Invalid user token|"
+        + CREDENTIALS_REFUSED,
         cause="harness",
         meaning="credentials are missing or refused",
         next_step="Renew them where tune is started, and run the same command again.",
         source="Hugging Face, huggingface_hub/errors.py; Slurm, slurm_errno.c and auth/munge",
     ),
-    FailureRule(
-        name="image",
-        pattern=r"pyxis: (?:failed to import docker image|couldn't start container)|enroot-\w+: failed",
-        cause="infrastructure",
-        meaning="the container image could not be started on a node",
-        next_step="Try it on that node: srun --container-image=IMAGE true. A squash file has to be given by "
-        "its absolute path.",
-        source="NVIDIA/pyxis#12, #61 and #127",
-    ),
+    *CONTAINER_REFUSED,
 )
 """Rules before those of the engine."""
 
@@ -91,7 +89,7 @@ CONSEQUENCES = (
     ),
     FailureRule(
         name="host_memory",
-        pattern=r"[Dd]etected \d+ oom[_-]kill event|Out [Oo]f [Mm]emory: Killed process|OUT_OF_MEMORY",
+        pattern=r"Out [Oo]f [Mm]emory: Killed process|" + OUT_OF_MEMORY,
         cause="infrastructure",
         meaning="the host ran out of memory and ended a process",
         next_step="Look for other programs on the node; ask for all of its memory (cluster.extra_sbatch).",

@@ -1,4 +1,4 @@
-"""List what Slurm says of a job or a step that it ended, refused or could not start."""
+"""List what Slurm says of jobs, steps and containers that it ended, refused or could not start, and why."""
 
 from __future__ import annotations
 
@@ -62,3 +62,23 @@ STEP_REFUSED = (
     ),
 )
 """Rules for a step that Slurm did not start."""
+
+CONTAINER_REFUSED = (
+    FailureRule(
+        name="image",
+        pattern=r"pyxis: (?:failed to import docker image|couldn't start container)|enroot-\w+: failed",
+        cause="infrastructure",
+        meaning="the container image could not be started on a node",
+        next_step="Try it on that node: srun --container-image=IMAGE true. A squash file has to be given by "
+        "its absolute path.",
+        source="NVIDIA/pyxis#12, #61 and #127",
+    ),
+)
+"""Rules for a container that pyxis, Slurm's plugin, did not start."""
+
+CREDENTIALS_REFUSED = r"Munge (?:decode|encode) failed|Protocol authentication error"
+"""Pattern for credentials that Slurm refuses. Slurm, slurm_errno.c and auth/munge."""
+
+OUT_OF_MEMORY = r"[Dd]etected \d+ oom[_-]kill event|OUT_OF_MEMORY"
+"""Pattern for a process that ran out of memory. Slurm, slurmstepd: Detected 1 oom_kill event in StepId;
+sacct, state OUT_OF_MEMORY."""
