@@ -45,6 +45,12 @@ def test_old_name_in_an_override_says_the_new_one(override: str, prefix: str) ->
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["[calibrated]", "[ calibrated ]", "'calibrated'", "['calibrated']"])
+def test_old_option_in_brackets_or_quotes_says_the_new_one(option: str) -> None:
+    with pytest.raises(ConfigurationError, match="search=calibrated: renamed to search=surrogate"):
+        compose_overrides([f"search={option}"])
+
+
 @pytest.mark.slow
 def test_new_names_are_settings() -> None:
     words = ["+sweep=pd_split", "load.mode=capacity"]

@@ -41,9 +41,12 @@ def renamed_in_tree(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _parts(override: str) -> tuple[str, str]:
-    """Return path and value of an override in Hydra's grammar, without prefix and quotes."""
+    """Return path and value of an override in Hydra's grammar, without prefix, quotes and brackets.
+
+    Hydra takes the options of a group in brackets, too.
+    """
     path, _, value = override.lstrip("+~").partition("=")
-    return path, value.strip("'\"")
+    return path, value.strip("[] '\"")
 
 
 def _renamed(path: str, value: object) -> Iterator[str]:
