@@ -56,6 +56,19 @@ def test_process_that_was_not_counted_is_named(tmp_path: Path) -> None:
     assert check.found.endswith("not counted: prefill_w1")
 
 
+def test_names_of_earlier_releases_are_counted(tmp_path: Path) -> None:
+    """Those of Dynamo 0.4.0."""
+    earlier = """
+nv_llm_http_service_inflight_requests{model="m"} 2
+concurrent_requests{component="tensorrt_llm",endpoint="generate",namespace="dynamo"} 1
+concurrent_requests{component="tensorrt_llm",endpoint="clear_kv_blocks",namespace="dynamo"} 5
+"""
+    held = [(after_s, name, earlier) for after_s, name, _ in scrapes()]
+    check = LeftRun(tmp_path, scrapes=held).check("leftovers")
+    assert check.result == "off"
+    assert "; 1 requests at prefill_w0 on g" in check.found
+
+
 def test_run_without_scrapes_is_not_counted(tmp_path: Path) -> None:
     late = [scrape for scrape in scrapes() if scrape[0] > 0]
     for name, left in (("none", []), ("late", late)):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tune.engines.dynamo.counters import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.scraper import Scraper
-from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
+from tune.orchestrator.worker_metrics import request_counts
 from tune.records.scrapes import METRICS_FILE, read_metrics
 
 NODES = NodeAddresses(("no-such-host", "nor-this"), ("127.0.0.1",) * 2)
@@ -48,7 +48,8 @@ def port() -> Iterator[int]:
 def test_counters_cover_requests_of_workers_with_metrics(port: int) -> None:
     workers = [worker("a", port), worker("b", port, node=1), worker("c", None)]
     assert request_counts(workers, NODES, REQUESTS) == {"a": 7.0, "b": 7.0}
-    assert requests_in_flight(workers, NODES, IN_FLIGHT) == 6.0
+    assert request_counts(workers, NODES, IN_FLIGHT) == {"a": 3.0, "b": 3.0}
+    assert request_counts(workers, NODES, FRONTEND_IN_FLIGHT) == {}, "an absent metric is no 0"
 
 
 def test_silent_worker_is_named_with_its_host(port: int) -> None:

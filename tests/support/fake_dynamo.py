@@ -18,6 +18,7 @@ optional, where a process is meant by its name or its role:
   silent: whether no request is ever answered
   unready_requests: number of requests to a frontend that are answered by status 503, the first it gets
   refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
+  metrics: {name: /metrics of a process}, in which REQUESTS, IN_FLIGHT and QUEUEING stand for its counts
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
 As long as STATE/starting exists, no worker registers; it prints that it reads its weights. As long
@@ -57,6 +58,12 @@ WORKERS = tuple(COMPONENTS)
 LOCK = threading.Lock()
 COUNTS = {"requests": 0}
 FRONTEND_REQUESTS = itertools.count()
+METRICS = """\
+# TYPE dynamo_component_requests_total counter
+dynamo_component_requests_total{dynamo_endpoint="generate"} REQUESTS
+dynamo_component_inflight_requests{dynamo_endpoint="generate"} IN_FLIGHT
+dynamo_frontend_inflight_requests QUEUEING
+"""
 
 
 def option(name):
@@ -119,17 +126,17 @@ class Handler(BaseHTTPRequestHandler):
 
     in_flight_role = False
     queueing_role = False
+    metrics = METRICS
 
     def do_GET(self):
         if self.path == "/metrics":
             in_flight = int(self.in_flight_role and (STATE / "holding").exists())
             queueing = int(self.queueing_role and (STATE / "queueing").exists())
-            self.answer(
-                f"# TYPE dynamo_component_requests_total counter\n"
-                f'dynamo_component_requests_total{{dynamo_endpoint="generate"}} {COUNTS["requests"]}\n'
-                f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} {in_flight}\n'
-                f"dynamo_frontend_inflight_requests {queueing}\n"
-            )
+            counts = {"REQUESTS": COUNTS["requests"], "IN_FLIGHT": in_flight, "QUEUEING": queueing}
+            text = self.metrics
+            for word, number in counts.items():
+                text = text.replace(word, str(number))
+            self.answer(text)
         elif self.path == "/v1/models":
             served = registered(ROOM, "aggregated")
             if registered(ROOM, "prefill"):
@@ -218,6 +225,8 @@ def run_process(name, role, port):
         signal.pause()
     server = listen("127.0.0.1", port)
     Handler.in_flight_role, Handler.queueing_role = role in WORKERS, role == "frontend"
+    metrics = BEHAVIOUR.get("metrics", {})
+    Handler.metrics = metrics.get(name, metrics.get(role, METRICS))
     if role in WORKERS and not behaves("unregistered", name, role):
         register(name, role, {"address": f"127.0.0.1:{port}", "model": BEHAVIOUR["model"], "component": role})
     write_whole(STATE / "began" / name, str(os.getpid()))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tune.analysis.breakdown import no_stages, pool_figures
+from tune.analysis.counter_values import counter_value
 from tune.core.arrays import FloatArray
 from tune.engines.registry import engine_of
 from tune.manifest.engine_signals import WorkerCounter
@@ -119,7 +120,7 @@ def _workers(scrapes: Sequence[Scrape], role: Role) -> list[list[Scrape]]:
 
 def _in_flight(scrapes: Sequence[Scrape], counter: WorkerCounter) -> _Gauge | None:
     """Return the requests that a worker holds, None where it does not expose them."""
-    return _gauge(scrapes, lambda samples: total(samples, counter.name, **counter.labels))
+    return _gauge(scrapes, lambda samples: counter_value(samples, counter))
 
 
 def _engine_gauge(

@@ -9,10 +9,14 @@ from tune.spec.failure import FailureRule
 
 
 class WorkerCounter(FrozenModel):
-    """Name a metric of a worker's /metrics; samples count that have all of `labels`."""
+    """Name a metric of a worker's /metrics; samples count that have all of `labels`.
+
+    `earlier` names the same metric in earlier releases of the software, the latest first.
+    """
 
     name: str
     labels: dict[str, str] = Field(default_factory=dict)
+    earlier: tuple[WorkerCounter, ...] = ()
 
 
 class EngineSignals(FrozenModel):

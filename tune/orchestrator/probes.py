@@ -110,7 +110,7 @@ class ProbeRunner:
     def _run(self, client: Process, folder: Path, drained_within_s: float | None) -> bool:
         """Run `client`; return whether it stopped because the run could no longer hold its SLO.
 
-        `drained_within_s` is the limit of tune.orchestrator.warm_up.wait_until_drained.
+        `drained_within_s` is the limit of tune.orchestrator.worker_load.wait_until_drained.
         """
         before = worker_request_counts(self._deployment)
         with (
@@ -120,19 +120,17 @@ class ProbeRunner:
             with self._timer.phase("probes_s"):
                 code = _wait_for_client(self._deployment, self._deployment.start(client), self._print_line)
             with self._timer.phase("drain_s"):
-                wait_until_drained(self._deployment, self._print_line, drained_within_s)
-                if code == STOPPED_EXIT_CODE:
+                uncounted = wait_until_drained(self._deployment, self._print_line, drained_within_s)
+                if uncounted and code == STOPPED_EXIT_CODE:
                     self._wait_for_uncounted()
         require_all_workers_used(self._deployment, before, self._print_line)
         return code == STOPPED_EXIT_CODE
 
     def _wait_for_uncounted(self) -> None:
-        """Wait until workers have dropped the requests of a stopped run, if no counter shows it."""
-        if all(worker.metrics_port is not None for worker in self._deployment.workers()):
-            return
+        """Wait until the requests of a stopped run are dropped where no counter shows them."""
         wait_s = self._deployment.manifest.deadlines.stop_s
         self._print_line(
-            f"workers do not report what they hold: waiting {wait_s:g} s (cluster.deadlines.stop_s)"
+            f"requests of the stopped run are not counted: waiting {wait_s:g} s (cluster.deadlines.stop_s)"
         )
         deadline_s = time.monotonic() + wait_s
         while time.monotonic() < deadline_s:

@@ -88,7 +88,7 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
         received = increase(before, worker_request_counts(deployment))
         done = not error and number + 1 >= least
         if done and not unanswered and not silent and all(received.values()):
-            print_line(_summary(number + 1, pools, reached, received, frontends))
+            print_line(_summary(number + 1, pools, reached, len(received), frontends))
             return
         if error:
             time.sleep(ERROR_PAUSE_S)
@@ -120,9 +120,9 @@ class _Round:
 
 
 def _summary(
-    rounds: int, pools: Sequence[int], reached: Set[WorkerPair], received: Mapping[str, float], frontends: int
+    rounds: int, pools: Sequence[int], reached: Set[WorkerPair], counted: int, frontends: int
 ) -> str:
-    """Return what the warm-up reached, and what of it nobody counted."""
+    """Return what the warm-up reached, and what of it nobody counted; `counted` workers have a counter."""
     wanted = prod(pools)
     what = "pairs of prefill and decode worker" if len(pools) > 1 else "aggregated workers"
     pairs = (
@@ -130,7 +130,13 @@ def _summary(
         if reached
         else f"which of {wanted} {what} they reached is not counted"
     )
-    worked = "every worker has worked" if received else "requests of single workers are not counted"
+    workers = sum(pools)
+    if counted == workers:
+        worked = "every worker has worked"
+    elif counted:
+        worked = f"every worker that can be counted has worked, {counted} of {workers}"
+    else:
+        worked = "requests of single workers are not counted"
     answered = f"; all {frontends} frontends have answered" if frontends > 1 else ""
     return f"{worked}, after {rounds} rounds of warm-up; {pairs}{answered}"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
-from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
+from tune.orchestrator.worker_metrics import request_counts
 
 REPORT_INTERVAL_S = 30.0
 """Seconds between two lines about requests that workers hold while the next run waits."""
@@ -54,18 +55,22 @@ def worker_request_counts(deployment: Deployment) -> dict[str, float]:
         raise _unreachable_process(deployment, error) from error
 
 
-def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
+def wait_until_drained(
+    deployment: Deployment, print_line: PrintLine, limit_s: float | None = None
+) -> list[Process]:
     """Return once no worker and no frontend holds a request; print how many are held after `stop_s` seconds.
 
     Without `limit_s` it then returns with requests held: these end with their workers. With `limit_s`
-    another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
+    another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds. Processes
+    whose requests are not counted are printed, and returned.
     """
     started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s
     while True:
         deployment.require_alive()
-        in_flight = _requests_in_flight(deployment)
+        in_flight, uncounted = _requests_in_flight(deployment)
         if not in_flight:
-            return
+            _report_uncounted(uncounted, print_line)
+            return uncounted
         waited_s = time.monotonic() - started_s
         if limit_s is not None and waited_s > limit_s:
             raise AttemptFailed(
@@ -77,24 +82,35 @@ def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: f
             what = "they are stopped with them" if limit_s is None else "the next run waits"
             print_line(f"{in_flight:.0f} requests are still held by workers or frontends; {what}")
             if limit_s is None:
-                return
+                _report_uncounted(uncounted, print_line)
+                return uncounted
             report_after_s = waited_s + REPORT_INTERVAL_S
         time.sleep(POLL_S)
 
 
-def _requests_in_flight(deployment: Deployment) -> float:
-    """Return how many requests the deployment holds, at least. Raises AttemptFailed.
+def _report_uncounted(uncounted: Sequence[Process], print_line: PrintLine) -> None:
+    """Print which processes do not say how many requests they hold."""
+    if uncounted:
+        names = ", ".join(process.name for process in uncounted)
+        print_line(f"requests held by {names} are not counted: whether any are left there is unknown")
+
+
+def _requests_in_flight(deployment: Deployment) -> tuple[float, list[Process]]:
+    """Return how many requests the deployment holds, at least, and whose are not counted.
 
     A request at a worker is one at a frontend too, unless its client has gone; one that waits there to be
-    routed is at no worker.
+    routed is at no worker. Raises AttemptFailed.
     """
     nodes, engine = deployment.nodes, deployment.manifest.engine
+    workers, frontends = deployment.workers(), deployment.frontends()
     try:
-        at_workers = requests_in_flight(deployment.workers(), nodes, engine.in_flight)
-        at_frontends = requests_in_flight(deployment.frontends(), nodes, engine.frontend_in_flight)
+        at_workers = request_counts(workers, nodes, engine.in_flight)
+        at_frontends = request_counts(frontends, nodes, engine.frontend_in_flight)
     except OSError as error:
         raise _unreachable_process(deployment, error) from error
-    return max(at_workers, at_frontends)
+    counted = at_workers | at_frontends
+    uncounted = [process for process in (*frontends, *workers) if process.name not in counted]
+    return max(sum(at_workers.values()), sum(at_frontends.values())), uncounted
 
 
 def _unreachable_process(deployment: Deployment, error: OSError) -> AttemptFailed:
@@ -104,5 +120,5 @@ def _unreachable_process(deployment: Deployment, error: OSError) -> AttemptFaile
 
 
 def increase(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Return by how much each count has grown since `before`."""
-    return {name: value - before[name] for name, value in now.items()}
+    """Return by how much each count has grown since `before`; a metric may appear with its first request."""
+    return {name: value - before.get(name, 0.0) for name, value in now.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 
+from tune.analysis.counter_values import counter_value
 from tune.manifest.engine_signals import WorkerCounter
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
-from tune.records.scrapes import parse_samples, total
+from tune.records.scrapes import parse_samples
 
 _TIMEOUT_S = 5.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -26,34 +27,21 @@ def scrape(process: Process, nodes: NodeAddresses) -> dict[str, float]:
 
 
 def request_counts(
-    workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
+    processes: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
 ) -> dict[str, float]:
-    """Return by name how many requests each worker with a metrics port has received.
+    """Return by name what `counter` says of each worker or frontend.
 
-    Raises OSError, which names the worker that does not answer.
-    """
-    return {name: value or 0.0 for name, value in _ask(workers, nodes, counter).items()}
-
-
-def requests_in_flight(processes: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter) -> float:
-    """Return how many requests these processes, workers or frontends, hold together.
-
+    What is not counted is left out: a process without a metrics port, or of a release without the metric.
     Raises OSError, which names the process that does not answer.
     """
-    return sum(value or 0.0 for value in _ask(processes, nodes, counter).values())
-
-
-def _ask(
-    processes: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
-) -> Mapping[str, float | None]:
-    """Return the value of `counter` of each process with a metrics port, by name."""
     found = {}
     for process in processes:
         if process.metrics_port is None:
             continue
         try:
-            samples = scrape(process, nodes)
+            value = counter_value(scrape(process, nodes), counter)
         except OSError as error:
             raise OSError(f"{process.name} on {nodes.hosts[process.node_index]}: {error}") from error
-        found[process.name] = total(samples, counter.name, **counter.labels)
+        if value is not None:
+            found[process.name] = value
     return found

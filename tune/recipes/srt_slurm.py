@@ -32,7 +32,7 @@ REASONS: Mapping[str, str] = {
     **SERVER_ONLY,
     **ARRIVAL_REASONS,
     "identity": _RECORD,
-    "benchmark.num_warmup_mult": "tune warms up until every worker has worked",
+    "benchmark.num_warmup_mult": "tune warms up until every worker that can be counted has worked",
     "benchmark": "the load client is tune's own; choose its load with load=",
 }
 """Why parts of a recipe are not taken over, by their path or that of what contains them."""

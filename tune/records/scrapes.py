@@ -20,10 +20,6 @@ from tune.errors import ResumableError
 
 METRICS_FILE = "metrics.jsonl"
 
-IN_FLIGHT_METRIC, SERVING_ENDPOINT = "dynamo_component_inflight_requests", "generate"
-"""Gauge of the requests that a worker has received and not yet answered to the end, and the endpoint that
-serves requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
-
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?\s+(\S+)(?:\s+-?\d+)?$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 """Source: Prometheus, Exposition formats, text-based format."""

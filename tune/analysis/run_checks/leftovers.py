@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tune.analysis.counter_values import counter_value
 from tune.analysis.run_checks.run_evidence import Examined, RunEvidence, not_counted
 from tune.records.scrapes import METRICS_FILE, total
 
@@ -42,8 +43,8 @@ def _held(run: RunEvidence, name: str, samples: Mapping[str, float]) -> float | 
     """Return the requests that a process holds by its counters, None where it shows none."""
     signals, metrics = run.engine.signals, run.engine.metrics
     if name.startswith("frontend"):
-        return total(samples, signals.frontend_in_flight.name, **signals.frontend_in_flight.labels)
-    counted = [total(samples, signals.in_flight.name, **signals.in_flight.labels)]
+        return counter_value(samples, signals.frontend_in_flight)
+    counted = [counter_value(samples, signals.in_flight)]
     counted += [
         next((value for metric in names if (value := total(samples, metric)) is not None), None)
         for names in (metrics.running, metrics.waiting)

@@ -1,6 +1,9 @@
 """Name the counters of Dynamo's workers and frontends, and the metrics that it passes on from engines.
 
-Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs.
+Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs. Earlier names: texts in the libraries of the
+runtimes 0.3.2, 0.4.0, 0.4.1 and 0.5.1 (ai-dynamo-runtime), and Dynamo's pull requests 2176 (frontends), 2180
+(prefix and labels of workers), 2515 (requests in flight at workers) and 3035 (_total). Workers of 0.3.2 have
+no counters.
 """
 
 from __future__ import annotations
@@ -9,16 +12,35 @@ from tune.engines.base import Histogram, WorkerMetrics
 from tune.manifest.engine_signals import WorkerCounter
 
 _ENDPOINT = {"dynamo_endpoint": "generate"}
+_ENDPOINT_OF_0_4_0 = {"endpoint": "generate"}
 
-REQUESTS = WorkerCounter(name="dynamo_component_requests_total", labels=_ENDPOINT)
-IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_ENDPOINT)
+REQUESTS = WorkerCounter(
+    name="dynamo_component_requests_total",
+    labels=_ENDPOINT,
+    earlier=(WorkerCounter(name="requests_total", labels=_ENDPOINT_OF_0_4_0),),
+)
+IN_FLIGHT = WorkerCounter(
+    name="dynamo_component_inflight_requests",
+    labels=_ENDPOINT,
+    earlier=(
+        WorkerCounter(name="dynamo_component_inflight_requests_total", labels=_ENDPOINT),
+        WorkerCounter(name="dynamo_component_concurrent_requests", labels=_ENDPOINT),
+        WorkerCounter(name="concurrent_requests", labels=_ENDPOINT_OF_0_4_0),
+    ),
+)
 """What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
 requests."""
 
 REQUEST_S = Histogram("dynamo_component_request_duration_seconds", labels=_ENDPOINT)
 """How long a worker held each request."""
 
-FRONTEND_IN_FLIGHT = WorkerCounter(name="dynamo_frontend_inflight_requests")
+FRONTEND_IN_FLIGHT = WorkerCounter(
+    name="dynamo_frontend_inflight_requests",
+    earlier=(
+        WorkerCounter(name="dynamo_frontend_inflight_requests_total"),
+        WorkerCounter(name="nv_llm_http_service_inflight_requests"),
+    ),
+)
 """What a frontend has not yet answered to the end, including what waits there for a worker."""
 
 VLLM_METRICS = WorkerMetrics(
