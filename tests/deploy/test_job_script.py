@@ -123,6 +123,12 @@ REFUSED = {
     "--export=ALL,HF_TOKEN": "no --export: job.sbatch would hold the values",
     "--export-f=env": "no --export-file: job.sbatch would hold the values",
     "--exclude=g07": "no --exclude: cluster.exclude names such nodes",
+    "--partition=other": "no --partition: cluster.partition is its setting, also where that is null",
+    "--part=other": "no --partition: cluster.partition is its setting",
+    "--reservation=other": "no --reservation: cluster.reservation is its setting",
+    "--qos=other": "no --qos: cluster.qos is its setting",
+    "--account=other": "no --account: cluster.account is its setting",
+    "--chdir=/other": "no --chdir: the paths that tune gives a job begin in the folder",
     "--exclud=g07": "no --exclude: cluster.exclude names such nodes",
     "--arra=1-2": "no --array",
     "--requ": "no --requeue",
@@ -141,7 +147,8 @@ REFUSED = {
 def test_no_extra_option_repeats_hides_or_moves_a_job(
     directive: str, words: str, make_facts: MakeFacts
 ) -> None:
-    facts = make_facts(extra_sbatch=["--constraint=a", "--mem=1", directive])
+    unset = dict.fromkeys(("partition", "account", "qos", "reservation"))
+    facts = make_facts(extra_sbatch=["--constraint=a", "--mem=1", directive], **unset)
     with pytest.raises(ConfigurationError, match=words) as refused:
         sbatch_options(facts, 18, 4)
     assert f"found {directive!r}" in str(refused.value)

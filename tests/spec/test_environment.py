@@ -83,7 +83,20 @@ def test_a_secret_that_is_written_out_is_refused_without_repeating_it() -> None:
     assert "hf_abcdef" not in str(refused.value)
 
 
+@pytest.mark.parametrize("group", ["prefill.env", "stack.env", "cluster.srun_env"])
+@pytest.mark.parametrize("text", ["export HF_TOKEN=hush5", "serve --api-key hush5", '{"password": "hush5"}'])
+def test_a_secret_in_the_text_of_a_variable_is_refused_without_repeating_it(group: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        compose_overrides(["cluster=slurm", f"+{group}.SETUP='{text}'"])
+    assert f"{group}: SETUP has " in str(refused.value)
+    assert "looks like a secret" in str(refused.value)
+    assert "hush5" not in str(refused.value)
+
+
 KEYS_WITH_SECRETS = [
+    ("decode", "extra.setup='serve --api-key hf_abcdef'", "extra.setup: api-key"),
+    ("decode", "extra.words=[--api-key,hf_abcdef]", "extra.words: api-key"),
+    ("prefill", "kv_cache_config.store={url: 'password=hf_abcdef'}", "kv_cache_config.store.url: password"),
     ("prefill", "extra.env_overrides={HF_TOKEN: hf_abcdef}", "extra.env_overrides.HF_TOKEN"),
     ("prefill", "kv_cache_config.store=[{password: hf_abcdef}]", "kv_cache_config.store.password"),
     ("decode", "extra.api_key=[hf_abcdef]", "extra.api_key"),

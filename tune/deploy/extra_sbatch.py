@@ -18,6 +18,8 @@ _HIDDEN = "a job is found again by what tune gives it and by what sbatch answers
 _ELSEWHERE = "tune looks for its jobs on this cluster, among those of this user"
 _NO_JOB = "sbatch would not submit the job's script"
 _ENVIRONMENT = "job.sbatch would hold the values; prefill.env and the like set variables, also secret ones"
+_FOLDER = "the paths that tune gives a job begin in the folder where it submits it"
+_OWN_SETTINGS = ("account", "partition", "qos", "reservation")
 _EXCLUDED = "cluster.exclude names such nodes, and nodes that fail twice in a study join them"
 
 REFUSED = {
@@ -26,6 +28,8 @@ REFUSED = {
     **dict.fromkeys(("cluster", "cluster-constraint", "clusters", "gid", "uid"), _ELSEWHERE),
     **dict.fromkeys(("export", "export-file"), _ENVIRONMENT),
     "exclude": _EXCLUDED,
+    "chdir": _FOLDER,
+    **{name: f"cluster.{name} is its setting, also where that is null" for name in _OWN_SETTINGS},
     **dict.fromkeys(("autocomplete", "external", "help", "test-only", "usage", "version", "wrap"), _NO_JOB),
 }
 """Options that are refused, and why."""

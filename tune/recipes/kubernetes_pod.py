@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from tune.recipes.document import MOST, Section
 from tune.recipes.recipe_environment import SECRET_REASON, merged
-from tune.spec.environment import looks_secret
+from tune.spec.environment import is_secret
 
 ESCAPED = "$$("
 """How a text of a pod writes `$(`, with which a reference to a variable begins. Source: Kubernetes, API of
@@ -124,8 +124,9 @@ def _variables(section: Section, key: str) -> dict[str, str | None]:
         value = entry.anything("value")
         if not isinstance(value, str):
             raise entry.wrong("value", "a text, in quotes")
-        variables[name] = None if looks_secret(name) else value.replace(ESCAPED, "$(")
-        if looks_secret(name):
+        secret = is_secret(name, value)
+        variables[name] = None if secret else value.replace(ESCAPED, "$(")
+        if secret:
             entry.leave("value", SECRET_REASON)
     return variables
 

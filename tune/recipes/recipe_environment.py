@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tune.recipes.document import Section
-from tune.spec.environment import looks_secret
+from tune.spec.environment import is_secret
 
 SECRET_REASON = "by its name a secret, which no file of tune holds: set it in the shell of tune"
 _PER_NODE = ("{node}", "{node_id}")
@@ -23,7 +23,7 @@ def read_environment(section: Section, key: str) -> dict[str, str | None]:
         if any(marker in value for marker in _PER_NODE):
             part.leave(name, "its value differs from node to node")
             continue
-        secret = looks_secret(name)
+        secret = is_secret(name, value)
         variables[name] = None if secret else value
         if secret and value:
             part.leave(name, SECRET_REASON)
@@ -40,7 +40,7 @@ def words_as_environment(section: Section, key: str) -> dict[str, str | None]:
         name, equals, value = word.partition("=")
         if not equals:
             raise section.wrong(key, "words of the form NAME=VALUE")
-        variables[name] = None if looks_secret(name) else value
+        variables[name] = None if is_secret(name, value) else value
     return variables
 
 

@@ -62,6 +62,11 @@ def looks_secret(name: str) -> bool:
     return _SECRET.search(_HARMLESS.sub("", _WORD_START.sub("_", name))) is not None
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Return whether `value` of the variable `name` is a secret by that name, or by one that stands in it."""
+    return looks_secret(name) or _first_secret(value) is not None
+
+
 def without_secrets(text: str) -> str:
     """Return `text` up to the first value that its name calls a secret, and "set" for the rest."""
     secret = _first_secret(text)
@@ -73,7 +78,7 @@ def _first_secret(text: str) -> re.Match[str] | None:
 
 
 def require_no_secret_keys(keys: Mapping[str, Any]) -> None:
-    """Raise PydanticCustomError, where a key at any depth looks like a secret and has a text."""
+    """Raise PydanticCustomError, where a key at any depth, or a name in its text, looks like a secret."""
     path = next(_secret_paths(keys), None)
     if path is not None:
         raise PydanticCustomError(
@@ -85,13 +90,19 @@ def require_no_secret_keys(keys: Mapping[str, Any]) -> None:
 
 
 def _secret_paths(keys: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[str]:
-    """Yield the path of every key that looks like a secret and has a text, or a list with one."""
+    """Yield the path of every key that looks like a secret and has a text, or a list with one.
+
+    Where such a name stands in a text, as in `--api-key VALUE`, it follows the path.
+    """
     for name, value in keys.items() if isinstance(keys, Mapping) else keys:
         if value is None or isinstance(value, int | float):
             continue
         items = value if isinstance(value, list | tuple) else (value,)
-        if any(isinstance(item, str) for item in items) and looks_secret(str(name)):
+        texts = [item for item in items if isinstance(item, str)]
+        if texts and looks_secret(str(name)):
             yield f"{prefix}{name}"
+        elif secret := _first_secret(" ".join(texts)):
+            yield f"{prefix}{name}: {secret[2]}"
         for item in items:
             if isinstance(item, dict | BaseModel):
                 yield from _secret_paths(item, f"{prefix}{name}.")
@@ -114,6 +125,13 @@ def _checked(variables: dict[str, str | None]) -> dict[str, str | None]:
                 "{name} looks like a secret, and settings are recorded; expected {name}: null, with the "
                 "variable set in the shell that starts tune",
                 {"name": name},
+            )
+        if value is not None and (secret := _first_secret(value)):
+            raise PydanticCustomError(
+                SECRET_VALUE,
+                "{name} has {secret} in its text, which looks like a secret, and settings are recorded; "
+                "expected {secret}: null as a variable of its own, set in the shell that starts tune",
+                {"name": name, "secret": secret[2]},
             )
         if value is not None and "\0" in value:
             raise ValueError(f"the value of {name} holds a NUL character, which no environment can")
