@@ -71,6 +71,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         V1 | {"decode__cache_transceiver_config__backend": "UCX"},
         "decode.cache_transceiver_config.backend",
     ),
+    "KV of the checkpoint and another": (
+        {"model__kv_dtype": "nvfp4", "decode__kv_cache_config__dtype": "auto"},
+        "decode.kv_cache_config.dtype",
+    ),
     "strategy without a flag": (
         V1 | {"split__disaggregation_strategy": "decode_first"},
         "split.disaggregation_strategy",
@@ -128,6 +132,29 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested", "stack__discovery": "file"},
         "stack.discovery",
         "does not see what other nodes write",
+    ),
+    "KV of a checkpoint whose format is not stated": (
+        {"decode__kv_cache_config__dtype": "auto"},
+        "decode.kv_cache_config.dtype",
+        "byte for byte",
+    ),
+    "a default that a variable chooses": (
+        V1
+        | {
+            "prefill__env": {"TRTLLM_USE_UCX_KVCACHE": "1"},
+            "decode__cache_transceiver_config__backend": "UCX",
+        },
+        "decode.cache_transceiver_config.backend",
+        "which one DEFAULT is depends on version and variables",
+    ),
+    "the default of an earlier version": (
+        {
+            "stack__name": "dynamo_v04",
+            "stack__engine_yaml": "nested_1_0",
+            "decode__cache_transceiver_config__backend": "NIXL",
+        },
+        "decode.cache_transceiver_config.backend",
+        "which one DEFAULT is depends on version and variables",
     ),
     "idle node": ({"split__decode_workers": 3}, "split", "5.6% of them do nothing"),
     "replicated KV heads": (
@@ -291,6 +318,14 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
             **{f"{role}__kv_cache_config__dtype": "fp8_ds_mla" for role in ("prefill", "decode")},
         },
         "decode.kv_cache_config.dtype",
+    ),
+    "KV of the checkpoint by two names": (
+        {"model__kv_dtype": "fp8", "decode__kv_cache_config__dtype": "auto"},
+        "decode.kv_cache_config.dtype",
+    ),
+    "today's default by two names": (
+        V1 | {"decode__cache_transceiver_config__backend": "NIXL"},
+        "decode.cache_transceiver_config.backend",
     ),
     "the same largest graph": (
         V1 | {"decode__cuda_graph_config__max_batch_size": 512},

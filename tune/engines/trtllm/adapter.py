@@ -123,7 +123,7 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     pools = trtllm_pools(spec)
     yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
-    yield from check_transceivers(pools)
+    yield from check_transceivers(spec.model, spec.stack, pools)
     yield from check_weights(spec.model, spec.hardware)
     if reads_yaml:
         yield from check_dropped_keys(spec.stack, pools)

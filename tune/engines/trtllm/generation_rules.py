@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from tune.engines.trtllm.engine_pools import Pools, yaml_generation
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
+from tune.spec.model import Model
 from tune.spec.split import ROLES, Split
 from tune.spec.stack import Stack
+
+_CHOOSES_CARRIER = re.compile(r"TRTLLM_USE_\w+_KVCACHE")
+"""Variables that choose what DEFAULT is. Source: TensorRT-LLM, cpp/tensorrt_llm/common/envUtils.cpp."""
 
 
 def check_strategy(stack: Stack, split: Split) -> Iterator[Finding]:
@@ -89,8 +95,18 @@ def check_dropped_keys(stack: Stack, pools: Pools) -> Iterator[Finding]:
             )
 
 
-def check_transceivers(pools: Pools) -> Iterator[Finding]:
-    """Yield where prefill and decode cannot exchange KV caches, and a transceiver that nothing is sent by."""
+def check_transceivers(model: Model, stack: Stack, pools: Pools) -> Iterator[Finding]:
+    """Yield where prefill and decode cannot exchange KV caches, and a transceiver that nothing is sent by.
+
+    Parameters
+    ----------
+    model
+        Says which format of the KV cache `auto` follows.
+    stack
+        Says which transceiver DEFAULT is.
+    pools
+        The settings of all pools.
+    """
     for role, engine in pools:
         if role in ROLES and engine.cache_transceiver_config is None:
             yield Finding(
@@ -111,29 +127,47 @@ def check_transceivers(pools: Pools) -> Iterator[Finding]:
                 "TensorRT-LLM, CacheTransBufferManager::preAllocBufferSize",
             )
     if len(pools) > 1:
-        yield from _pools_agree(pools)
+        yield from _pools_agree(model, stack, pools)
 
 
-def _pools_agree(pools: Pools) -> Iterator[Finding]:
-    """Yield where the caches of prefill and decode are not alike."""
-    dtypes = [engine.kv_cache_config.dtype for _, engine in pools]
-    if dtypes[0] != dtypes[1]:
+def _pools_agree(model: Model, stack: Stack, pools: Pools) -> Iterator[Finding]:
+    """Yield where the caches of prefill and decode are not alike, as an error where that is sure."""
+    engines = [engine for _, engine in pools]
+    formats = [engine.kv_cache_config.dtype for engine in engines]
+    meant = [model.kv_dtype if each == "auto" else each for each in formats]
+    if formats[0] != formats[1] and (None in meant or meant[0] != meant[1]):
         yield Finding(
-            "error",
+            "warning" if None in meant else "error",
             "decode.kv_cache_config.dtype",
-            f"{dtypes[1]}, with {dtypes[0]} in prefill.kv_cache_config.dtype",
-            "the same in both pools",
+            f"{formats[1]}, with {formats[0]} in prefill.kv_cache_config.dtype",
+            "the same in both pools" + (", or model.kv_dtype, which auto follows" if None in meant else ""),
             "decode reads the KV blocks that prefill wrote, byte for byte",
             "TensorRT-LLM, disaggregated serving: the cache transceiver copies blocks unconverted",
         )
-    transceivers = [engine.cache_transceiver_config for _, engine in pools]
+    transceivers = [engine.cache_transceiver_config for engine in engines]
     backends = [transceiver.backend for transceiver in transceivers if transceiver]
-    if len(set(backends)) > 1:
+    carriers = [_carrier(stack, engine) for engine in engines if engine.cache_transceiver_config]
+    if len(set(backends)) > 1 and (None in carriers or carriers[0] != carriers[1]):
         yield Finding(
-            "error",
+            "warning" if None in carriers else "error",
             "decode.cache_transceiver_config.backend",
             f"{backends[1]}, with {backends[0]} in prefill.cache_transceiver_config.backend",
             "the same in both pools",
-            "both ends of a KV transfer speak one protocol",
-            "TensorRT-LLM, disaggregated serving",
+            "both ends of a KV transfer speak one protocol"
+            + (", and which one DEFAULT is depends on version and variables" if None in carriers else ""),
+            "TensorRT-LLM, disaggregated serving; batch_manager/cacheTransceiver.cpp for DEFAULT",
         )
+
+
+def _carrier(stack: Stack, engine: TrtLlmEngine) -> str | None:
+    """Return what carries the KV caches of a pool; None where that is not known.
+
+    DEFAULT is NIXL today, unless a variable such as TRTLLM_USE_UCX_KVCACHE chooses another; tune sets that
+    one for Dynamo of mid 2025.
+    """
+    transceiver = engine.cache_transceiver_config
+    if transceiver is None or transceiver.backend != "DEFAULT":
+        return transceiver and transceiver.backend
+    chosen = any(_CHOOSES_CARRIER.fullmatch(name) for name in engine.env)
+    is_today = stack.dynamo == "v1" and yaml_generation(stack) == "nested"
+    return "NIXL" if is_today and not chosen else None
