@@ -246,6 +246,65 @@ def test_a_misspelt_key_is_named_with_what_is_near(
     assert [(f.path, f.expected) for f in found] == [(path, unsure.expected)]
 
 
+@pytest.mark.parametrize(
+    ("group", "misspelt", "meant"),
+    [
+        ("speculative_config", "num_nextn_predict_layer", "num_nextn_predict_layers"),
+        ("moe_config.load_balancer", "num_slot", "num_slots"),
+        ("scheduler_config.dynamic_batch_config", "enable_batch_size_tunin", "enable_batch_size_tuning"),
+        ("peft_cache_config", "num_host_module_layers", "num_host_module_layer"),
+    ],
+)
+def test_a_misspelt_key_of_a_group_without_settings_is_named_with_what_is_near(
+    group: str, misspelt: str, meant: str, make_spec: MakeSpec
+) -> None:
+    def written(key: str) -> dict[str, Any]:
+        top, _, below = group.partition(".")
+        value = {below: {key: 1}} if below else {key: 1}
+        return (
+            {"decode__scheduler_config": value}
+            if top == "scheduler_config"
+            else {"decode__extra": {top: value}}
+        )
+
+    assert not named(make_spec(**V1, **written(meant)))
+    (found,) = named(make_spec(**V1, **written(misspelt)))
+    assert (found.severity, found.expected) == ("warning", f"{meant}, a key of the engine")
+    assert found.path.endswith(f"{group}.{misspelt}")
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "expected"),
+    [
+        (
+            {"decode__kv_cache_config__host_cache_siz": 1},
+            "decode.kv_cache_config.host_cache_siz",
+            "kv_cache_config.host_cache_size, a key of the engine",
+        ),
+        (
+            {"decode__kv_cache_config__free_gpu_memory_fractio": 0.5},
+            "decode.kv_cache_config.free_gpu_memory_fractio",
+            "kv_cache_config.free_gpu_memory_fraction, a key of the engine",
+        ),
+        (
+            {"decode__extra": {"attention_dp_config": {"enable_balanc": True}}},
+            "decode.extra.attention_dp_config.enable_balanc",
+            "extra.attention_dp_config.enable_balance, a key of the engine",
+        ),
+        (
+            {"decode__extra": {"attention_dp_config": {"other": True}}},
+            "decode.extra.attention_dp_config.other",
+            "no such key in extra",
+        ),
+    ],
+)
+def test_a_misspelt_key_of_the_flat_generation_is_named_with_what_is_near(
+    change: dict[str, Any], path: str, expected: str, make_spec: MakeSpec
+) -> None:
+    (found,) = (finding for finding in named(make_spec(**change)) if finding.path == path)
+    assert (found.severity, found.expected) == ("error", expected)
+
+
 @pytest.mark.parametrize("key", ["moe_confg", "foo_bar"])
 def test_a_key_that_the_flat_generation_lacks_is_named(key: str, make_spec: MakeSpec) -> None:
     (found,) = named(make_spec(decode__extra={key: 1}))

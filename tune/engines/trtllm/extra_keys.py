@@ -7,6 +7,13 @@ from typing import Any
 
 from tune.engines.trtllm.known_keys import FLAT_KEYS, KNOWN_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
+from tune.engines.trtllm.trtllm_groups import (
+    CacheTransceiverConfig,
+    CudaGraphConfig,
+    EngineGroup,
+    KvCacheConfig,
+    SchedulerConfig,
+)
 
 TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra", "env"}
 
@@ -74,8 +81,22 @@ FLAT_GROUP_KEYS: Mapping[str, frozenset[str]] = {
 """Keys without a typed setting that the groups of the flat generation have; it ignores any other in silence.
 Source: TensorRT-LLM cd2f9fa (1.0.0rc), the classes of these groups in tensorrt_llm/llmapi/llm_args.py."""
 
+_TYPED_GROUPS: Mapping[str, type[EngineGroup]] = {
+    "kv_cache_config": KvCacheConfig,
+    "scheduler_config": SchedulerConfig,
+    "cuda_graph_config": CudaGraphConfig,
+    "cache_transceiver_config": CacheTransceiverConfig,
+}
+
 Conflicts = dict[str, tuple[Any, str]]
 """What is found and why it cannot stand there, by the path of the key below the pool."""
+
+
+def keys_beside(path: str) -> frozenset[str]:
+    """Return the keys that the flat generation has in the group of `path`; none elsewhere."""
+    group = path.rpartition(".")[0]
+    typed = frozenset(_TYPED_GROUPS[group].model_fields) if group in _TYPED_GROUPS else frozenset()
+    return FLAT_GROUP_KEYS.get(group, frozenset()) | typed
 
 
 def conflicting_keys(engine: TrtLlmEngine, generation: Generation) -> Conflicts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tune.engines.trtllm.engine_pools import yaml_generation
-from tune.engines.trtllm.extra_keys import TYPED_KEYS, conflicting_keys
-from tune.engines.trtllm.key_schema import check_keys, read_key_schema
+from tune.engines.trtllm.extra_keys import TYPED_KEYS, conflicting_keys, keys_beside
+from tune.engines.trtllm.key_schema import check_keys, near_keys, read_key_schema
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.engines.trtllm.yaml_text import written_keys
 from tune.spec.findings import Finding
@@ -27,7 +27,12 @@ def check_conflicts(stack: Stack, engine: TrtLlmEngine, role: Role) -> Iterator[
         The pool; the paths of findings begin with it.
     """
     for path, (found, reason) in conflicting_keys(engine, yaml_generation(stack)).items():
-        expected = "no such key in extra" if path.startswith("extra.") else "no such key"
+        group, _, key = path.rpartition(".")
+        near = near_keys(key, keys_beside(path) - {key})
+        if near:
+            expected = f"{group}.{near[0]}, a key of the engine"
+        else:
+            expected = "no such key in extra" if path.startswith("extra.") else "no such key"
         yield Finding("error", f"{role}.{path}", repr(found), expected, reason, "TensorRT-LLM, llm_args.py")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -128,14 +128,16 @@ def _argument(row: Mapping[str, Any]) -> Argument:
     return Argument(row["annotation"], tuple(row["allowed_values"]), row.get("converter") == "allowlist")
 
 
-def _near(key: str, names: frozenset[str]) -> list[str]:
+def near_keys(key: str, names: Collection[str]) -> list[str]:
     """Return the name that `key` is, or may be a misspelling of; none where no name is near."""
     return get_close_matches(key, sorted(names), n=1, cutoff=NEAR_KEY_SIMILARITY)
 
 
 def _unknown(key: str, path: str, value: Any, known: frozenset[str], schema: KeySchema) -> Iterator[KeyFault]:
-    near = _near(key, known) or [
-        f"{group}.{name}".lstrip(".") for group, names in schema.keys.items() for name in _near(key, names)
+    near = near_keys(key, known) or [
+        f"{group}.{name}".lstrip(".")
+        for group, names in schema.keys.items()
+        for name in near_keys(key, names)
     ]
     if near:
         expected = f"{' or '.join(sorted(near))}, a key of the engine"

@@ -1,8 +1,9 @@
 """List the keys of TensorRT-LLM's YAML by the group that holds them, to recognise a misspelt one.
 
 The list is no schema: a key that is not in it passes. Source: TensorRT-LLM, TorchLlmArgs in
-tensorrt_llm/usage/llm_args_golden_manifest.json (92e3075), and its fields of free form in llm_args.py
-(0004396).
+tensorrt_llm/usage/llm_args_golden_manifest.json (92e3075; 0004396 for speculative_config), and its fields
+of free form in llm_args.py (0004396): DynamicBatchConfig, MoeLoadBalancerConfig, PeftCacheConfig and the
+paths of speculative decoding.
 """
 
 from __future__ import annotations
@@ -69,7 +70,30 @@ KNOWN_KEYS: Mapping[str, frozenset[str]] = {
     "moe_config": _words("""
         backend disable_finalize_fusion load_balancer max_num_tokens use_low_precision_moe_combine
     """),
+    "moe_config.load_balancer": _words("initial_global_assignments layer_updates_per_iter num_slots"),
     "nvfp4_gemm_config": _words("allowed_backends"),
+    "peft_cache_config": _words("""
+        device_cache_percent host_cache_size lora_prefetch_dir max_adapter_size
+        max_pages_per_block_device max_pages_per_block_host num_copy_streams num_device_module_layer
+        num_ensure_workers num_host_module_layer num_put_workers optimal_adapter_size
+    """),
+    "scheduler_config.dynamic_batch_config": _words("""
+        dynamic_batch_moving_average_window enable_batch_size_tuning enable_max_num_tokens_tuning
+    """),
+    "speculative_config": _words("""
+        acceptance_length_threshold acceptance_rate_threshold acceptance_rate_window_size
+        acceptance_window advanced_sampling_mode allow_advanced_sampling attention_backend
+        begin_thinking_phase_token block_size decoding_type draft_len_schedule dynamic_tree_max_topK
+        eagle3_layers_to_capture eagle3_model_arch eagle3_one_model eagle_choices enable_global_pool
+        enable_penalty end_thinking_phase_token global_pool_size greedy_sampling is_keep_all
+        is_public_pool is_use_oldest load_format markov_head_type markov_rank mask_token_id
+        max_concurrency max_draft_len max_matching_ngram_size max_non_leaves_per_layer
+        max_total_draft_tokens mtp_eagle_one_model num_eagle_layers num_nextn_predict_layers
+        posterior_threshold pytorch_weights_path relaxed_delta relaxed_topk sa_config
+        speculative_model speculative_model_dir target_layer_ids use_dynamic_tree use_mtp_vanilla
+        use_rejection_sampling use_relaxed_acceptance_for_thinking write_interval
+    """),
+    "speculative_config.sa_config": _words("enable_global_pool threshold"),
     "scheduler_config": _words("""
         capacity_scheduler_policy context_chunking_policy dynamic_batch_config
         enable_prefix_aware_scheduling use_python_scheduler waiting_queue_policy
