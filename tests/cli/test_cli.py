@@ -11,8 +11,11 @@ import pytest
 from support.command_line import Tune
 from support.command_line import names_in as written
 
+from tune.config import shipped_options
+
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false")
 PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
+STACKS_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "stacks.md"
 
 
 @pytest.mark.slow
@@ -142,6 +145,13 @@ def test_once_is_refused_without_detached_jobs(tune: Tune, tmp_path: Path) -> No
 def test_preflight_prints_every_finding(tune: Tune, tmp_path: Path) -> None:
     good = tune("action=preflight")
     assert good.stdout.count("their requests are not counted") == 1, "the default stack opens no port"
+    own = "stack dynamo_v0 is for Dynamo of mid 2025, before 0.4 with TensorRT-LLM 1.0.0rc0 to rc3."
+    assert own in good.stdout
+    assert "stack=dynamo_vllm: Dynamo 1.0 to 1.6 with vLLM 0.23" in good.stdout
+    page = STACKS_PAGE.read_text(encoding="utf-8")
+    for name in shipped_options("stack"):
+        assert f"| `{name}` |" in page
+        assert name == "dynamo_v0" or f"  stack={name}: Dynamo " in good.stdout
     assert good.returncode == 0
     assert "decode.max_seq_len" in good.stdout
     bad = tune(

@@ -6,11 +6,11 @@ from tune.backends.registry import BACKENDS
 from tune.cli.output import show
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
 from tune.cli.studies import study_root
-from tune.config import ComposedConfig
+from tune.config import ComposedConfig, shipped_option, shipped_options
 from tune.engines.registry import adapter_named
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
-from tune.spec.stack import GENERATIONS, Stack
+from tune.spec.stack import GENERATIONS, Stack, generation_of
 
 
 def plan_action(composition: ComposedConfig) -> None:
@@ -38,15 +38,21 @@ _UNCOUNTED = (
 
 
 def _describe_stack(stack: Stack) -> str:
-    """Return which software the stack is for, what it cannot do, and which stacks other versions need."""
+    """Return which software the stack is for, what it cannot do, and which stacks other software needs."""
+    own = _software(stack.generation, stack.engine)
     software = {
-        generation: f"{GENERATIONS[generation]} with {engine}"
-        for generation, engine in adapter_named(stack.engine).versions.items()
+        name: _software(generation_of(option["name"]), option["engine"])
+        for name in shipped_options("stack")
+        for option in (shipped_option("stack", name),)
     }
-    others = [f"  stack={name}: {text}" for name, text in software.items() if name != stack.generation]
-    ending = "\n".join([" For other software:", *others]) if others else ""
+    others = "\n".join(f"  stack={name}: {text}" for name, text in software.items() if text != own)
     uncounted = "" if stack.system_port else f"\n{_UNCOUNTED}"
-    return f"stack {stack.name} is for {software.get(stack.generation, stack.engine)}.{ending}{uncounted}"
+    return f"stack {stack.name} is for {own}. For other software:\n{others}{uncounted}"
+
+
+def _software(generation: str, engine: str) -> str:
+    """Return the versions of Dynamo and of an engine that go together."""
+    return f"{GENERATIONS[generation]} with {adapter_named(engine).versions.get(generation, engine)}"
 
 
 def preflight_action(composition: ComposedConfig) -> None:

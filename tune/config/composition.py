@@ -152,6 +152,13 @@ def shipped_options(group: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (_shipped("conf") / group).glob("*.yaml")))
 
 
+def shipped_option(group: str, name: str) -> Mapping[str, Any]:
+    """Return what the file of one option of a configuration group says that comes with tune."""
+    text = (_shipped("conf") / group / f"{name}.yaml").read_text(encoding="utf-8")
+    content: Mapping[str, Any] = yaml.safe_load(text)
+    return content
+
+
 def _shipped(name: str) -> Path:
     """Return the folder `conf` or `sweeps`: beside the package in a checkout, inside it in a wheel."""
     packaged = _PACKAGE / f"_{name}"

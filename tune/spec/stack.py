@@ -30,6 +30,11 @@ GENERATIONS = {
 deprecations of 1.6.2 (docs.nvidia.com/dynamo)."""
 
 
+def generation_of(name: str) -> str:
+    """Return the generation of Dynamo with which the name of a stack begins."""
+    return "_".join(name.split("_")[:2])
+
+
 def _absent_where_none() -> Any:
     """Return a field that is None by default, and then absent from records and identity."""
     return Field(default=None, exclude_if=lambda value: value is None)
@@ -68,7 +73,7 @@ class Stack(WithEnvironment):
     @property
     def generation(self) -> str:
         """Return the generation of Dynamo, a key of GENERATIONS."""
-        return "_".join(self.name.split("_")[:2])
+        return generation_of(self.name)
 
     @property
     def requests_over(self) -> Literal["tcp", "nats"]:
