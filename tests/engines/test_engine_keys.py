@@ -282,11 +282,6 @@ def test_a_misspelt_key_of_a_group_without_settings_is_named_with_what_is_near(
             "kv_cache_config.host_cache_size, a key of the engine",
         ),
         (
-            {"decode__kv_cache_config__free_gpu_memory_fractio": 0.5},
-            "decode.kv_cache_config.free_gpu_memory_fractio",
-            "kv_cache_config.free_gpu_memory_fraction, a key of the engine",
-        ),
-        (
             {"decode__extra": {"attention_dp_config": {"enable_balanc": True}}},
             "decode.extra.attention_dp_config.enable_balanc",
             "extra.attention_dp_config.enable_balance, a key of the engine",
@@ -301,7 +296,7 @@ def test_a_misspelt_key_of_a_group_without_settings_is_named_with_what_is_near(
 def test_a_misspelt_key_of_the_flat_generation_is_named_with_what_is_near(
     change: dict[str, Any], path: str, expected: str, make_spec: MakeSpec
 ) -> None:
-    (found,) = (finding for finding in named(make_spec(**change)) if finding.path == path)
+    (found,) = (finding for finding in check(make_spec(**change)) if finding.path == path)
     assert (found.severity, found.expected) == ("error", expected)
 
 
