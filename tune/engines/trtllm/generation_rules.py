@@ -167,7 +167,7 @@ def _carrier(stack: Stack, engine: TrtLlmEngine) -> str | None:
     """
     transceiver = engine.cache_transceiver_config
     if transceiver is None or transceiver.backend != "DEFAULT":
-        return transceiver and transceiver.backend
+        return transceiver.backend if transceiver else None
     chosen = any(_CHOOSES_CARRIER.fullmatch(name) for name in engine.env)
     is_today = stack.dynamo == "v1" and yaml_generation(stack) == "nested"
     return "NIXL" if is_today and not chosen else None
