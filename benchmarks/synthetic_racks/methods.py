@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal, Protocol
 
@@ -202,7 +201,8 @@ class SurrogateSearch:
     stops_early = True
 
     def __init__(self, seed: int, structural: bool = True) -> None:
-        self._optimizer = with_seed(optimizers(structural), seed)
+        shared = optimizers(structural)
+        self._optimizer = replace(shared, seed=seed, simulated=shared.emulator)
         self._seen: list[Observation] = []
         self._running: list[int] = []
 
@@ -235,15 +235,8 @@ class SurrogateSearch:
 
 @cache
 def optimizers(structural: bool) -> SurrogateOptimizer:
-    """Return the optimizer that all searches copy: they need one set of simulations."""
+    """Return the optimizer whose emulator all searches share: they need one set of simulations."""
     return SurrogateOptimizer([each.spec for each in CONFIGURATIONS], FEATURES, MATTERS, PRIOR, 0, structural)
-
-
-def with_seed(optimizer: SurrogateOptimizer, seed: int) -> SurrogateOptimizer:
-    """Return a copy of the optimizer with another seed."""
-    reseeded = copy(optimizer)
-    reseeded.reseed(seed)
-    return reseeded
 
 
 def suggest_index(trial: optuna.Trial) -> int | None:

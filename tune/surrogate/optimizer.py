@@ -8,7 +8,7 @@ predicts no further improvement, a Gaussian process without a serving model take
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
@@ -75,6 +75,10 @@ class SurrogateOptimizer:
     neighbours
         Returns the configurations next to those of given indices, and specs and features of the new ones
         among them, which get the next indices.
+    simulated
+        Emulator of another optimizer of these `specs` and this `calibration`, whose simulations are not
+        repeated; neither optimizer may have `neighbours`, as the emulator has one list of configurations.
+        None simulates them.
     """
 
     specs: Sequence[TrialSpec]
@@ -86,6 +90,7 @@ class SurrogateOptimizer:
     progress: Callable[[int, int], None] = lambda done, total: None
     rates_qps: FloatArray | None = None
     neighbours: Neighbours = lambda indices: ((), (), np.zeros((0, 0)))
+    simulated: InitVar[Emulator | None] = None
     prior: ParameterPrior = field(init=False)
     emulator: Emulator = field(init=False)
     kinds: list[str] = field(init=False)
@@ -100,25 +105,18 @@ class SurrogateOptimizer:
         init=False, default=(None, None)
     )
 
-    def __post_init__(self) -> None:
-        """Simulate the curves of the emulator, and draw the prior samples."""
+    def __post_init__(self, simulated: Emulator | None) -> None:
+        """Simulate the curves of the emulator unless they are `simulated`, and draw the prior samples."""
         prefill_tp = sorted({spec.prefill.tensor_parallel for spec in self.specs})
         decode_tp = sorted({spec.decode.tensor_parallel for spec in self.specs})
         self.prior = ParameterPrior(
             prefill_tp, decode_tp, structural_hypotheses(self.specs[0], self.calibration, self.structural)
         )
-        self.emulator = Emulator(self.specs, self.calibration, self.prior, self.progress)
+        self.emulator = simulated or Emulator(self.specs, self.calibration, self.prior, self.progress)
         self._first = len(self.specs)
         self.kinds = [kind_of(spec) for spec in self.specs]
         self._pool_features = [self.features[:, relevant] for relevant in self.relevance]
         self._posterior = Posterior(self.prior, self.emulator, self._pool_features, self.seed)
-
-    def reseed(self, seed: int) -> None:
-        """Draw the prior samples again from `seed`; the emulator is kept."""
-        self.seed = seed
-        self._posterior = Posterior(self.prior, self.emulator, self._pool_features, seed)
-        self._cached_prediction = self._cached_improvement = (None, None)
-        self._errors = []
 
     @property
     def prior_samples(self) -> ParameterSamples:
