@@ -58,6 +58,7 @@ UNNAMED = [
     ("hardware.name=mi300x", "hardware.name: found mi300x; expected a name that begins with one of h100"),
     ("prefill.pipeline_parallel_size=2", "pipeline and context parallelism: found more than 1"),
     ("model.weight_dtype=int8", "model: found weights in int8; expected one of nvfp4"),
+    ("prefill.kv_cache_config.dtype=nvfp4", "format of the KV cache: found nvfp4; expected fp8 or bfloat16"),
 ]
 UNMEASURED = [
     ("model.served_name=some/model", "it does not know the model. model.served_name may be one of Mini"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
-from tune.spec.engine import Engine
+from tune.spec.engine import Engine, KvDtype
 from tune.spec.engine_table import ENGINES
 from tune.spec.findings import Finding
 from tune.spec.model import WeightDtype
@@ -47,6 +47,14 @@ _MODELS: Mapping[str, str] = {
 
 _FORMATS: Mapping[WeightDtype, str] = {"nvfp4": "nvfp4", "fp8": "fp8", "bfloat16": "bfloat16"}
 """AIConfigurator's name of a number format of weights."""
+
+_KV_FORMATS: Mapping[KvDtype | None, str] = {
+    "fp8": "fp8",
+    "fp8_ds_mla": "fp8",
+    "bfloat16": "bfloat16",
+    None: "bfloat16",
+}
+"""AIConfigurator's name of a format of the KV cache; a checkpoint without one of its own keeps BF16."""
 
 _FP8_OF_EXPERTS = "fp8_block"
 """FP8 with a scale for each block of 128 x 128 weights, as in the checkpoints of the models with experts that
@@ -106,6 +114,11 @@ def kernel_shape(spec: TrialSpec, engine: Engine) -> KernelShape:
             f"of {', '.join(name for name, entry in ENGINES.items() if entry.kernels_name)}."
         )
     kv_format = model.kv_dtype if engine.kv_dtype == "auto" else engine.kv_dtype
+    if kv_format not in _KV_FORMATS:
+        raise ConfigurationError(
+            f"format of the KV cache: found {kv_format}; expected fp8 or bfloat16, whose kernels "
+            "AIConfigurator measured."
+        )
     experts = model.experts is not None
     return KernelShape(
         model=_MODELS.get(model.served_name, model.served_name),
@@ -116,7 +129,7 @@ def kernel_shape(spec: TrialSpec, engine: Engine) -> KernelShape:
         expert_parallel=engine.expert_parallel if experts else 1,
         dense_format=_format(model.attention_dtype or model.weight_dtype, experts=experts),
         expert_format=_expert_format(spec, gpu) if experts else None,
-        kv_format="fp8" if kv_format == "fp8" else "bfloat16",
+        kv_format=_KV_FORMATS[kv_format],
         draft_tokens=engine.draft_tokens,
         sequences=engine.max_sequences,
         tokens=engine.token_budget,
